@@ -1,0 +1,1 @@
+"""The client's communicators: how it keeps contact with its servers."""

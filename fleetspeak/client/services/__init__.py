@@ -1,0 +1,1 @@
+"""Client services: their manager and the built-in kinds."""

@@ -1,0 +1,1 @@
+"""The library that client-side service processes import."""

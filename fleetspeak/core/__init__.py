@@ -1,0 +1,1 @@
+"""Sans-I/O: decisions.  Time and randomness are arguments; imports no Twisted."""

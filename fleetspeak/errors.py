@@ -1,0 +1,51 @@
+"""Exceptions that cross the borders between packages.  Each text is written for the one who must act on it."""
+
+from __future__ import annotations
+
+
+class FleetspeakError(Exception):
+    """Base of all of them."""
+
+
+class ConfigError(FleetspeakError):
+    """A configuration cannot be used.  The text names the file, the place in it, and what was expected."""
+
+
+class ProtocolError(FleetspeakError):
+    """A peer sent bytes that are not the protocol.  At most its connection is lost."""
+
+
+class TooLarge(ProtocolError):
+    """A peer announced or sent more than a limit allows; raised before memory is taken for it."""
+
+
+class NotAuthorized(FleetspeakError):
+    """An authorizer refused this contact."""
+
+
+class NotReady(FleetspeakError):
+    """The server is starting or stopping; the client shall come again."""
+
+
+class StoreError(FleetspeakError):
+    """The store failed.  Nothing of the call was kept; it may be tried again."""
+
+
+class NotFound(StoreError):
+    """There is no such record."""
+
+
+class AlreadyExists(StoreError):
+    """There is such a record already."""
+
+
+class InvalidRecord(StoreError):
+    """This record can never be stored as it is; trying again does not help."""
+
+
+class TemporaryError(FleetspeakError):
+    """A service could not process a message now; the message stays pending and is tried again later."""
+
+
+class PermanentError(FleetspeakError):
+    """A service will never be able to process this message; the text is stored as the reason."""

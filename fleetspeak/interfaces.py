@@ -1,0 +1,342 @@
+"""Every interface that an installation may implement itself: the plug-in points, and the store.
+
+Plug-ins are found by `twisted.plugin.getPlugins(interface, fleetspeak.plugins)`; the built-in ones are
+registered the same way, in `fleetspeak/plugins/`, so that they are the documentation.
+
+Unless a method says otherwise it is called in the reactor's thread and must not block.  *Awaitable* below
+means a Deferred or a coroutine; where "or None" is added, None means that the work is done already, which
+saves the hot path a Deferred.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from zope.interface import Attribute, Interface
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message as ProtobufMessage
+    from twisted.internet.defer import Deferred
+
+    from fleetspeak.client.link import Link
+    from fleetspeak.config.client import ClientSettings
+    from fleetspeak.core.authorization import CheckedSignature, Claimed
+    from fleetspeak.errors import StoreError
+    from fleetspeak.ids import ClientId, MessageId
+    from fleetspeak.pb import admin, client, common, monitoring, resource
+    from fleetspeak.records import (
+        Ack,
+        Claim,
+        ClientData,
+        Contact,
+        ContactEntry,
+        Exchange,
+        Exchanged,
+        Label,
+        ResultUpdate,
+    )
+
+
+class IFactory(Interface):
+    """What all factories of plug-ins have in common."""
+
+    name = Attribute("str: by which configuration files select it.")
+    help = Attribute("str: one line for people.")
+    config_type = Attribute("The protobuf message class of its configuration, or None if it takes none.")
+
+
+# ---- server side ----------------------------------------------------------------------------------------------
+
+
+class IServerServiceFactory(IFactory):
+    """Builds server services of one kind, for the `factory` of a `fleetspeak.server.ServiceConfig`."""
+
+    def make(config: ProtobufMessage | None, context: IServerServiceContext) -> IServerService:
+        """Build a service.
+
+        @param config: a message of `config_type`, or None if the file gave none.
+        @param context: an `IServerServiceContext`.
+        @return: an `IServerService`.
+        @raise fleetspeak.errors.ConfigError: the configuration cannot work; the server then does not start.
+        """
+
+
+class IServerService(Interface):
+    """One named endpoint on the server."""
+
+    def start() -> Awaitable[None] | None:
+        """Get ready.  @return: Awaitable or None; a failure stops the server's start."""
+
+    def stop() -> Awaitable[None] | None:
+        """Finish.  Called after the last `process` has ended.  @return: Awaitable or None."""
+
+    def process(message: common.Message) -> Awaitable[None] | None:
+        """Process one `fleetspeak.Message`; the same message may come again (at least once).
+
+        Several calls run at a time, up to the service's max_parallelism; each is cancelled after 30 s.
+
+        @return: Awaitable or None; success makes the message processed.
+        @raise fleetspeak.errors.TemporaryError: not now; the message is kept and tried again later.
+        @raise fleetspeak.errors.PermanentError: never; the text becomes its failed_reason.
+            Any other exception is logged with its traceback and counts as temporary.
+        """
+
+
+class IServerServiceContext(Interface):
+    """What a server service may use."""
+
+    service_name = Attribute("str: the name it is installed under.")
+    reactor = Attribute("The reactor; tests pass a clock.")
+
+    def send(message: common.Message) -> Awaitable[None]:
+        """Send a `fleetspeak.Message` from this service; source, id and creation time are filled in.
+
+        A connected client gets it at once.  @return: Awaitable, done when the message is stored.
+        """
+
+    def client_data(client_id: ClientId) -> Awaitable[ClientData | None]:
+        """@return: Awaitable of a `fleetspeak.records.ClientData`, or of None for an unknown client."""
+
+
+class IAuthorizer(Interface):
+    """Decides who may connect, in four stages of growing knowledge.  Each returns a bool (at once).
+
+    `address` is the peer as ``ip:port``; `claim` a `fleetspeak.core.authorization.Claimed`.
+    """
+
+    def allow_connection(address: str) -> bool:
+        """After accept; a refused connection is closed without a byte."""
+
+    def allow_contact(address: str, claim: Claimed) -> bool:
+        """The key is known: client id, size of the contact, claimed labels."""
+
+    def allow_client(address: str, claim: Claimed, client: ClientData | None) -> bool:
+        """`client` is the `fleetspeak.records.ClientData` of the store, or None for a new client."""
+
+    def validate(
+        address: str, claim: Claimed, client: ClientData | None, signatures: Sequence[CheckedSignature]
+    ) -> Mapping[str, str] | None:
+        """All extra signatures are checked.
+
+        @param signatures: a list of `fleetspeak.core.authorization.CheckedSignature`.
+        @return: a dict of str to str to attach to the messages as validation_info, or None to refuse.
+        """
+
+
+class INotifier(Interface):
+    """Tells the server that holds a client's stream that there is something for the client."""
+
+    address = Attribute("str: what other servers must know to reach this one; ``local`` without any.")
+
+    def notify(address: str, client_id: ClientId) -> Awaitable[None] | None:
+        """Best effort.  @return: Awaitable or None; never fails, only logs."""
+
+
+class IStore(Interface):
+    """Durable messages, clients and contacts.
+
+    Every method returns a Deferred and may be called at any time between `open` and `close`, any number at a
+    time; each call is atomic, and committed before its Deferred fires.  Calls that are made while another one
+    is being written are gathered and written together (group commit), so callers need not batch by
+    themselves; one caller's bad record fails only that caller.
+
+    Methods that take a sequence of requests give a list of outcomes of equal length, in the same order, in
+    which a request that failed has its `fleetspeak.errors.StoreError` instead of a result
+    (`fleetspeak.store.outcome.only` unpacks a list of one).  All others fail as a whole, with a StoreError.
+    """
+
+    def open() -> Deferred[None]:
+        """Open, create what is missing.  @raise ConfigError: it cannot be used; says what to do."""
+
+    def close() -> Deferred[None]:
+        """Finish what was accepted, then close."""
+
+    # -- the hot path
+
+    def exchange(exchanges: Sequence[Exchange]) -> Deferred[list[Exchanged | StoreError]]:
+        """Carry out `fleetspeak.records.Exchange`s.  @return: list of `Exchanged` or StoreError."""
+
+    def acknowledge(acks: Sequence[Ack]) -> Deferred[list[StoreError | None]]:
+        """Carry out `fleetspeak.records.Ack`s, with now as time.  @return: list of None or StoreError."""
+
+    def client_data(client_ids: Sequence[ClientId]) -> Deferred[dict[ClientId, ClientData]]:
+        """@return: dict of `ClientData` by client id; unknown ids are left out."""
+
+    def message_results(message_ids: Sequence[MessageId]) -> Deferred[dict[MessageId, common.MessageResult]]:
+        """@return: dict of `fleetspeak.MessageResult` by message id; unknown and pending ones are left out."""
+
+    # -- messages
+
+    def store_messages(messages: Sequence[common.Message], contact_id: str = "") -> Deferred[None]:
+        """Store new messages and merge results of known ones (idempotent), linked to a contact if given.
+
+        @raise InvalidRecord: no creation time, over-long name, or a contact id that is none.
+        """
+
+    def set_message_results(updates: Sequence[ResultUpdate]) -> Deferred[None]:
+        """Carry out `fleetspeak.records.ResultUpdate`s; unknown ids are passed over.  @return: None."""
+
+    def get_messages(message_ids: Sequence[MessageId], want_data: bool) -> Deferred[list[common.Message]]:
+        """@return: list of messages in the order asked.  @raise NotFound: if any of them is unknown."""
+
+    def client_messages_for_processing(
+        claims: Sequence[Claim],
+    ) -> Deferred[list[list[common.Message] | StoreError]]:
+        """Carry out `fleetspeak.records.Claim`s.  @return: list of lists of messages, or StoreError."""
+
+    def pending_messages(
+        client_ids: Sequence[ClientId], offset: int = 0, limit: int = 0, want_data: bool = False
+    ) -> Deferred[list[common.Message]]:
+        """@return: list of pending messages by ascending message id; limit 0 means all.
+
+        @raise InvalidRecord: offset without limit.
+        """
+
+    def pending_message_count(client_ids: Sequence[ClientId]) -> Deferred[int]:
+        """@return: int, over all these clients."""
+
+    def delete_pending_messages(client_ids: Sequence[ClientId]) -> Deferred[None]:
+        """Give each pending message the failed result ``Removed by admin action.``  @return: None."""
+
+    def overdue_messages(limit: int) -> Deferred[list[common.Message]]:
+        """Claim messages for server services whose time has come, and put off their next time.
+
+        @return: list of messages with payloads, oldest first.
+        """
+
+    def next_overdue() -> Deferred[int | None]:
+        """@return: int, when (ns) the next message for a server service is due, or None."""
+
+    # -- clients
+
+    def add_client(client_id: ClientId, data: ClientData) -> Deferred[None]:
+        """@raise AlreadyExists: there is one."""
+
+    def update_client_labels(client_id: ClientId, add: Sequence[Label], remove: Sequence[Label]) -> Deferred[None]:
+        """Add and remove `fleetspeak.records.Label`s, idempotently."""
+
+    def blacklist_client(client_id: ClientId) -> Deferred[None]:
+        """Set the flag; an unknown id is no error."""
+
+    def list_clients(client_ids: Sequence[ClientId]) -> Deferred[list[admin.Client]]:
+        """@return: list of `fleetspeak.server.Client` for these ids, or for all if there are none."""
+
+    def client_ids(
+        include_blacklisted: bool, contact_after_ns: int | None, after: ClientId, limit: int
+    ) -> Deferred[list[ClientId]]:
+        """One page of ids by ascending id, beginning behind `after` (``b""``: at the start).
+
+        @param contact_after_ns: only clients whose last contact is strictly later.
+        @return: list of at most `limit` client ids; fewer mean the end.
+        """
+
+    def record_contacts(contacts: Sequence[Contact]) -> Deferred[list[str | StoreError]]:
+        """Record `fleetspeak.records.Contact`s.  @return: list of contact ids (str) or StoreError."""
+
+    def link_messages_to_contact(contact_id: str, message_ids: Sequence[MessageId]) -> Deferred[None]:
+        """Note that these messages travelled in that contact; idempotent."""
+
+    def client_contacts(client_id: ClientId, after: int, limit: int) -> Deferred[list[ContactEntry]]:
+        """@return: list of at most `limit` `ContactEntry`s whose row is greater than `after`, ascending."""
+
+    def record_resource_usage(client_id: ClientId, data: monitoring.ResourceUsageData) -> Deferred[None]:
+        """Store a `fleetspeak.monitoring.ResourceUsageData`.  @raise InvalidRecord: a time is missing."""
+
+    def resource_usage(
+        client_id: ClientId, start_ns: int, end_ns: int
+    ) -> Deferred[list[resource.ClientResourceUsageRecord]]:
+        """@return: list of `fleetspeak.server.ClientResourceUsageRecord`, start <= server time < end.
+
+        @raise InvalidRecord: start is after end.
+        """
+
+
+# ---- client side ----------------------------------------------------------------------------------------------
+
+
+class IClientServiceFactory(IFactory):
+    """Builds client services of one kind, for the `factory` of a `fleetspeak.ClientServiceConfig`."""
+
+    def make(config: ProtobufMessage | None, context: IClientServiceContext) -> IClientService:
+        """Build a service.
+
+        @param config: a message of `config_type`, or None if there is none.
+        @param context: an `IClientServiceContext`.
+        @return: an `IClientService`.
+        @raise fleetspeak.errors.ConfigError: this service is not installed; the others are.
+        """
+
+
+class IClientService(Interface):
+    """One named endpoint on the client."""
+
+    def start() -> Awaitable[None] | None:
+        """Get ready.  @return: Awaitable or None; a failure skips this service only."""
+
+    def process(message: common.Message) -> Awaitable[None] | None:
+        """Take one message; called one at a time, in order.
+
+        @return: Awaitable or None; success acknowledges the message, an exception's text goes to the server as
+            MessageError.  It is cancelled when the service is stopped, and the message comes again.
+        """
+
+    def stop() -> Awaitable[None] | None:
+        """End; whatever it started ends with it.  @return: Awaitable or None."""
+
+
+class IClientServiceContext(Interface):
+    """What a client service may use."""
+
+    service_name = Attribute("str: the name it is installed under.")
+    reactor = Attribute("The reactor; tests pass a clock.")
+    client_id = Attribute("ClientId: the current one; a rekey changes it.")
+    labels = Attribute("tuple of str: this client's labels.")
+
+    def service_names() -> list[str]:
+        """@return: list of str, the installed services without ``system``."""
+
+    def send(message: common.Message, on_ack: Callable[[], None] | None = None) -> Deferred[None]:
+        """Send a `fleetspeak.Message` from this service; source and source_message_id are filled in.
+
+        @param on_ack: called without arguments when the server has confirmed the message.
+        @return: a Deferred that fires when the message is accepted, which takes as long as the queue of its
+            priority is full; cancelling it takes the message back if it was not accepted yet.
+        @raise ValueError: (in the Deferred) the destination is missing or is another client.
+        """
+
+
+class ICommunicatorFactory(IFactory):
+    """Builds the transport of a client; `polling` and `streaming` are built in."""
+
+    def make(link: Link, settings: ClientSettings, reactor: Any) -> ICommunicator:
+        """@param link: the `fleetspeak.client.link.Link`.
+        @param settings: a `fleetspeak.config.client.ClientSettings`.
+        @return: an `ICommunicator`.
+        """
+
+
+class ICommunicator(Interface):
+    """The transport of one side."""
+
+    def start() -> None:
+        """Begin to keep contact."""
+
+    def stop() -> Awaitable[None]:
+        """Deliver what is held if that is possible within a few seconds, then end.  @return: Awaitable."""
+
+    def reset() -> None:
+        """Drop connections and make contact anew, with the current identity."""
+
+
+class IPersistence(Interface):
+    """Where a client keeps its state.  Calls block for as long as a small file takes."""
+
+    def load() -> client.ClientState:
+        """@return: a `fleetspeak.client.ClientState`, empty if there is none yet.
+
+        @raise ConfigError: it cannot be kept here; says what to do.
+        """
+
+    def save(state: client.ClientState) -> None:
+        """Keep it, durably, before returning.  @raise OSError"""

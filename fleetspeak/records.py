@@ -1,0 +1,115 @@
+"""What crosses the borders between packages as plain values: frozen, slotted, and without behaviour.
+
+Times are integers of nanoseconds since the Unix epoch unless a name says otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from fleetspeak.ids import NO_CLIENT, ClientId, MessageId
+from fleetspeak.pb import common
+
+MAX_MESSAGES_PER_CONTACT = 100
+"""Most messages in one contact data, in either direction; servers refuse more."""
+
+
+class Label(NamedTuple):
+    """A tag on a client; `service` owns it (``client`` for what the client states about itself)."""
+
+    service: str
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClientData:
+    """What a server knows of a client before it speaks."""
+
+    key: bytes
+    """DER SubjectPublicKeyInfo."""
+    labels: frozenset[Label] = frozenset()
+    blacklisted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Contact:
+    """One exchange that carries contact data, as it is recorded.  The store sets its time."""
+
+    client_id: ClientId
+    sent_nonce: int
+    received_nonce: int
+    address: str
+    """The peer as ``ip:port``, IPv6 in brackets."""
+    clock: Timestamp | None = None
+    """The client's own clock, if it told it."""
+    streaming_to: str = ""
+    """Where a notification reaches the server that holds the client's stream; empty for a poll."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Take due messages for a client: at most `limit`, and per destination service at most its tokens."""
+
+    client_id: ClientId
+    limit: int = MAX_MESSAGES_PER_CONTACT
+    tokens: Mapping[str, int] | None = None
+    """None: no accounting.  Otherwise a service that is not in the map gets nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """All that one contact, or one record of a stream, writes and takes: one transaction, in this order.
+
+    Enrol `new_client` unless it is there already; record `contact` (or, when it is None, go on with
+    `contact_id`); store `messages` and link them to the contact; carry out `claim` and link what it took.
+    """
+
+    messages: Sequence[common.Message] = ()
+    contact: Contact | None = None
+    contact_id: str = ""
+    new_client: ClientData | None = None
+    """Only together with `contact`, whose client_id it belongs to."""
+    claim: Claim | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Exchanged:
+    """The outcome of an `Exchange`."""
+
+    contact_id: str
+    messages: Sequence[common.Message] = ()
+    """What the claim took, oldest first, with payloads."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    """A client confirms messages: those without a result, addressed to it, become processed.
+
+    A ``RekeyRequest`` of service ``system`` may be confirmed by any client, since the one that was asked has a
+    new id by then.  Unknown ids, other clients' messages and repeats are passed over.
+    """
+
+    client_id: ClientId
+    message_ids: Sequence[MessageId]
+
+
+@dataclass(frozen=True, slots=True)
+class ResultUpdate:
+    """Set the result of one message, whatever it was before, and end its being pending."""
+
+    message_id: MessageId
+    result: common.MessageResult
+    destination: ClientId = NO_CLIENT
+
+
+class ContactEntry(NamedTuple):
+    """A recorded contact, for listings."""
+
+    row: int
+    """Grows with each contact; where to go on with the next page."""
+    contact: Contact
+    time_ns: int

@@ -1,0 +1,1 @@
+"""Keys, certificates, TLS contexts for both sides, signatures of service configurations."""

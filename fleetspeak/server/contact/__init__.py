@@ -1,0 +1,1 @@
+"""What happens in a contact, step by step."""

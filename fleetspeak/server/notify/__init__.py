@@ -1,0 +1,1 @@
+"""How servers tell each other that there is something for a client."""

@@ -1,0 +1,1 @@
+"""Server services: their manager and the built-in kinds."""

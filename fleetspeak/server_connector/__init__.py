@@ -1,0 +1,1 @@
+"""The library that server-side service programs import."""

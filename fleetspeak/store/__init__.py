@@ -1,0 +1,1 @@
+"""Durable messages, clients and contacts: the implementations of `fleetspeak.interfaces.IStore`."""

@@ -1,0 +1,1 @@
+"""Sans-I/O: bytes to values and back.  Imports no Twisted, reads no clock."""
