@@ -1,0 +1,26 @@
+"""What the contact pipeline needs of others, as protocols."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from fleetspeak.pb import common
+from fleetspeak.records import ClientData
+
+
+class Ingestor(Protocol):
+    """Gives the messages of one contact to the services of this server."""
+
+    async def process(self, messages: Sequence[common.Message], client: ClientData | None, first_try: bool) -> None:
+        """Process `messages`, which come from one client, side by side, for a bounded time.
+
+        On return each message that is done, well or for good, has its `result` and no payload; one without a
+        `result` is to be stored as pending and will be tried again.  A service that fails never makes this fail.
+
+        `client` is what the server knows of the sender, None for a message of a server service; `first_try` is
+        False for messages that come from the backlog.
+
+        Raises NotReady when the services are stopped: then nothing may be stored, and the client comes again.
+        Cancelling it gives the messages up; they must not be used any more.
+        """
