@@ -1,0 +1,238 @@
+"""The services of a server: installs them, and gives each message to the one it is addressed to."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any, Protocol
+
+from google.protobuf.any_pb2 import Any as AnyProto
+from google.protobuf.message import DecodeError
+from google.protobuf.message import Message as ProtobufMessage
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from fleetspeak.errors import ConfigError, NotReady
+from fleetspeak.ids import ClientId
+from fleetspeak.interfaces import IServerService, IServerServiceContext, IServerServiceFactory
+from fleetspeak.pb import common, services
+from fleetspeak.records import ClientData
+from fleetspeak.server.awaiting import when_done
+from fleetspeak.server.services.outcome import fail
+from fleetspeak.server.services.runner import LOG_INTERVAL, Call, ServiceRunner
+from fleetspeak.server.services.sparselog import SparseLog
+
+PROCESSING_LIMIT = 30.0
+"""Seconds that the processing of messages which came together may take, waiting in line included."""
+
+STOP_GRACE = 5.0
+"""Seconds that running calls are left before they are cancelled when the server stops."""
+
+DEFAULT_PARALLELISM = 100
+SYSTEM = "system"
+RESERVED_NAMES = frozenset(("", SYSTEM, "client"))
+
+log = Logger()
+
+
+class Send(Protocol):
+    """How a service's message enters the system: `fleetspeak.server.inserts.Inserter.insert`."""
+
+    def __call__(self, message: common.Message) -> Awaitable[None]: ...
+
+
+class Lookup(Protocol):
+    """How a service learns of a client: the client cache."""
+
+    def __call__(self, client_id: ClientId) -> Awaitable[ClientData | None]: ...
+
+
+@implementer(IServerServiceContext)
+class ServiceContext:
+    """What one service may use."""
+
+    def __init__(self, service_name: str, reactor: Any, send: Send, lookup: Lookup) -> None:
+        self.service_name = service_name
+        self.reactor = reactor
+        self._send = send
+        self._lookup = lookup
+
+    def send(self, message: common.Message) -> Awaitable[None]:
+        """Send from this service; id and creation time are filled in where they are missing."""
+        message.source.Clear()
+        message.source.service_name = self.service_name
+        return self._send(message)
+
+    def client_data(self, client_id: ClientId) -> Awaitable[ClientData | None]:
+        """Look up a client."""
+        return self._lookup(client_id)
+
+
+class ServiceManager:
+    """Gives messages to services and attaches the results.  All in the reactor's thread.
+
+    It is the contact pipeline's ingestor.
+    """
+
+    def __init__(self, reactor: Any, now_ns: Callable[[], int] = time.time_ns) -> None:
+        self._reactor = reactor
+        self._now_ns = now_ns
+        self._runners: dict[str, ServiceRunner] = {}
+        self._started: list[ServiceRunner] = []
+        self._open = True
+        self._calls: set[Call] = set()
+        self._unknown = SparseLog(reactor, LOG_INTERVAL)
+
+    # -- installation
+
+    def install(
+        self,
+        config: services.ServiceConfig,
+        factories: Iterable[IServerServiceFactory],
+        make_context: Callable[[str], IServerServiceContext],
+    ) -> None:
+        """Build the service of one entry of the configuration; `start` then starts it.
+
+        A later entry of the same name replaces the earlier one.  Raises ConfigError.
+        """
+        if config.name in RESERVED_NAMES:
+            raise ConfigError(f"illegal service name [{config.name}]")
+        factory = _find(config.factory, factories)
+        settings = _unpack(config, factory)
+        if config.name in self._runners:
+            log.warn('service "{name}" is configured twice; the later entry counts', name=config.name)
+        service = factory.make(settings, make_context(config.name))
+        self.add(config.name, service, config.max_parallelism or DEFAULT_PARALLELISM)
+
+    def add(self, name: str, service: IServerService, max_parallelism: int = DEFAULT_PARALLELISM) -> None:
+        """Install a service that is built already."""
+        self._runners.pop(name, None)
+        self._runners[name] = ServiceRunner(name, service, max_parallelism, self._reactor, self._now_ns)
+
+    async def start(self) -> None:
+        """Start all services in the order of their installation.  Raises ConfigError naming the one that cannot."""
+        for name, runner in self._runners.items():
+            try:
+                starting = runner.service.start()
+                if starting is not None:
+                    await starting
+            except ConfigError as error:
+                raise ConfigError(f'service "{name}" cannot start: {error}') from error
+            except Exception as error:
+                log.failure('service "{name}" cannot start', name=name)
+                raise ConfigError(f'service "{name}" cannot start: {type(error).__name__}: {error}') from error
+            self._started.append(runner)
+
+    async def stop(self) -> None:
+        """Take no more messages, let running calls end, then stop the services, last one first."""
+        await self.drain()
+        while self._started:
+            runner = self._started.pop()
+            try:
+                stopping = runner.service.stop()
+                if stopping is not None:
+                    await stopping
+            except Exception:
+                log.failure('service "{name}" failed to stop cleanly', name=runner.name)
+
+    # -- messages
+
+    async def process(self, messages: Sequence[common.Message], client: ClientData | None, first_try: bool) -> None:
+        """Process messages of one client; see `run`.
+
+        `client` is None for messages of server services.  `first_try` is False for overdue messages.
+        """
+        blocklisted = client is not None and client.blacklisted
+        for message in messages:
+            message.is_blocklisted_source = blocklisted
+        await self.run(messages)
+
+    async def run(self, messages: Sequence[common.Message]) -> None:
+        """Process all `messages` side by side, for at most `PROCESSING_LIMIT` seconds in all.
+
+        Each message that was processed, or failed for good, then has its `result`, and its payload is dropped.
+        One without a result is to stay pending.  Raises NotReady when the server is stopping; and whoever
+        cancels this must not use the messages any more.
+        """
+        if not self._open:
+            raise NotReady("the services are stopped")
+        calls = [call for message in messages if (call := self._begin(message)) is not None]
+        if calls:
+            await self._settle(calls)
+
+    def _begin(self, message: common.Message) -> Call | None:
+        name = message.destination.service_name
+        runner = self._runners.get(name)
+        if runner is not None:
+            return runner.begin(message)
+        fail(message, f'unknown service "{name}"', self._now_ns())
+        if self._unknown.due():
+            log.error(
+                'a message is addressed to the unknown service "{name}" and has failed ({more} more since the last '
+                "line)",
+                name=name,
+                more=self._unknown.take_held_back(),
+            )
+        return None
+
+    async def _settle(self, calls: list[Call]) -> None:
+        self._calls.update(calls)
+        timer = self._reactor.callLater(PROCESSING_LIMIT, _give_up, calls)
+        try:
+            for call in calls:
+                await call.settled
+        finally:
+            if timer.active():
+                timer.cancel()
+            _give_up(calls)  # only does something when we are cancelled ourselves
+            self._calls.difference_update(calls)
+
+    async def drain(self) -> None:
+        """Take no more messages; leave running calls `STOP_GRACE` seconds, then give them up."""
+        self._open = False
+        calls = list(self._calls)
+        if not calls:
+            return
+        timer = self._reactor.callLater(STOP_GRACE, _give_up, calls)
+        try:
+            for call in calls:
+                await when_done(call.settled)
+        finally:
+            if timer.active():
+                timer.cancel()
+
+
+def _give_up(calls: list[Call]) -> None:
+    for call in reversed(calls):  # those in line first, so that they do not move up only to be cancelled
+        call.give_up()
+
+
+def _find(name: str, factories: Iterable[IServerServiceFactory]) -> IServerServiceFactory:
+    found = [factory for factory in factories if factory.name == name]
+    if not found:
+        raise ConfigError(f"unable to find factory [{name}]")
+    if len(found) > 1:
+        kinds = " and ".join(sorted(type(factory).__module__ for factory in found))
+        raise ConfigError(f"factory [{name}] is offered by several plug-ins, {kinds}; uninstall all but one")
+    return found[0]
+
+
+def _unpack(config: services.ServiceConfig, factory: IServerServiceFactory) -> ProtobufMessage | None:
+    """The entry's configuration as the type that the factory takes; None if there is none, or it takes none."""
+    if factory.config_type is None or not config.HasField("config"):
+        return None
+    settings: ProtobufMessage = factory.config_type()
+    wanted = settings.DESCRIPTOR.full_name
+    if not _unpack_any(config.config, settings):
+        raise ConfigError(
+            f'service "{config.name}": factory [{config.factory}] takes a config of type {wanted}, '
+            f"got {config.config.type_url or 'one without a type'}"
+        )
+    return settings
+
+
+def _unpack_any(packed: AnyProto, into: ProtobufMessage) -> bool:
+    try:
+        return packed.Unpack(into)
+    except DecodeError:
+        return False
