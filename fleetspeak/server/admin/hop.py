@@ -1,0 +1,107 @@
+"""From grpc's threads into the reactor and back."""
+
+from __future__ import annotations
+
+import concurrent.futures
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from fleetspeak.errors import AlreadyExists, InvalidRecord, NotFound, NotReady, StoreError
+from fleetspeak.server.admin.operations import Refused
+from fleetspeak.server.awaiting import as_deferred, failure_of
+
+if TYPE_CHECKING:
+    import grpc
+
+CALL_LIMIT = 60.0
+"""Seconds that one hop may take, if the caller sets no nearer deadline."""
+
+log = Logger()
+_T = TypeVar("_T")
+
+
+class Hop:
+    """Runs functions in the reactor's thread for callers in grpc's threads."""
+
+    def __init__(self, reactor: Any, limit: float = CALL_LIMIT) -> None:
+        self._reactor = reactor
+        self._limit = limit
+
+    def call(self, context: grpc.ServicerContext, function: Callable[..., Awaitable[_T]], *args: Any) -> _T:
+        """Run ``function(*args)`` in the reactor's thread; block this thread until its outcome is there.
+
+        The work is cancelled when the caller has gone away, or its deadline, or the limit, has passed.
+        Raises what the work raises; CancelledError if it was cancelled.
+        """
+        work: _Work[_T] = _Work(function, args)
+        if not context.add_callback(lambda: self._reactor.callFromThread(work.cancel)):
+            raise CancelledError("the caller has gone away")
+        self._reactor.callFromThread(work.start)
+        remaining = context.time_remaining()
+        limit = self._limit if remaining is None else min(remaining, self._limit)
+        try:
+            return work.outcome.result(limit)
+        except concurrent.futures.TimeoutError:
+            self._reactor.callFromThread(work.cancel)
+            raise Refused("DEADLINE_EXCEEDED", f"not done within {limit:.0f} s") from None
+
+
+class _Work(Generic[_T]):
+    """One function on its way through the reactor.  Its methods are called in the reactor's thread."""
+
+    def __init__(self, function: Callable[..., Awaitable[_T]], args: tuple[Any, ...]) -> None:
+        self.outcome: concurrent.futures.Future[_T] = concurrent.futures.Future()
+        self._function = function
+        self._args = args
+        self._running: Deferred[_T] | None = None
+        self._cancelled = False
+
+    def start(self) -> None:
+        """Begin, unless the caller has gone away meanwhile."""
+        if self._cancelled:
+            self.outcome.set_exception(CancelledError())
+            return
+        self._running = as_deferred(self._function(*self._args))
+        self._running.addCallbacks(self.outcome.set_result, self._fail)
+
+    def cancel(self) -> None:
+        """Also called when all is over; then it does nothing."""
+        self._cancelled = True
+        if self._running is not None:
+            self._running.cancel()
+
+    def _fail(self, failure: Failure) -> None:
+        self.outcome.set_exception(failure.value)
+
+
+def abort(context: grpc.ServicerContext, method: str, error: Exception) -> NoReturn:
+    """End a call with the status that says what is wrong with it."""
+    import grpc
+
+    code, text = status_of(error)
+    if code == "INTERNAL":
+        log.failure("admin API: {method} failed", failure=failure_of(error), method=method)
+    context.abort(grpc.StatusCode[code], text)
+
+
+def status_of(error: Exception) -> tuple[str, str]:
+    """The name of the gRPC status code for an error, and the text to go with it."""
+    match error:
+        case Refused():
+            return error.code, str(error)
+        case InvalidRecord() | ValueError():
+            return "INVALID_ARGUMENT", str(error)
+        case NotFound():
+            return "NOT_FOUND", str(error)
+        case AlreadyExists():
+            return "ALREADY_EXISTS", str(error)
+        case StoreError() | NotReady():
+            return "UNAVAILABLE", str(error)
+        case CancelledError():
+            return "CANCELLED", "the call was cancelled"
+        case _:
+            return "INTERNAL", "an error of the server; its log has the details"

@@ -1,0 +1,254 @@
+"""What the methods of `fleetspeak.server.Admin` do.  All in the reactor's thread; none of it knows grpc.
+
+Each coroutine is named as its RPC and takes its request; those of streamed replies are asynchronous generators
+of pages of replies.  What they raise says what is wrong with the request; `fleetspeak.server.admin.hop` turns it
+into a status.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterable
+from typing import NoReturn
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from fleetspeak import ids
+from fleetspeak.errors import FleetspeakError, InvalidRecord, NotFound, StoreError
+from fleetspeak.ids import NO_CLIENT, ClientId
+from fleetspeak.interfaces import IStore
+from fleetspeak.pb import admin, broadcasts, common
+from fleetspeak.records import ContactEntry
+from fleetspeak.server.inserts import Inserter
+
+PAGE = 1000
+"""Rows fetched at a time for streamed replies and long lists."""
+
+MAX_ROWS = 2**63 - 1
+"""Largest offset and limit that a database takes."""
+
+EMPTY = common.EmptyMessage()
+
+
+class Refused(FleetspeakError):
+    """A request cannot be served; `code` is the name of the gRPC status that says why."""
+
+    def __init__(self, code: str, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+class AdminOperations:
+    """The operations, over the store; what concerns clients that are here takes effect here at once."""
+
+    def __init__(
+        self,
+        store: IStore,
+        inserter: Inserter,
+        forget_client: Callable[[ClientId], object],
+        wake_stream: Callable[[ClientId], object],
+    ) -> None:
+        """
+        @param forget_client: drops a client from the cache.
+        @param wake_stream: makes the stream of a client, if it is here, look what there is for it.
+        """
+        self._store = store
+        self._inserter = inserter
+        self._forget_client = forget_client
+        self._wake_stream = wake_stream
+
+    # -- messages
+
+    async def insert_message(self, request: common.Message) -> common.EmptyMessage:
+        """Store a message and set it on its way."""
+        await self._inserter.insert(request)
+        return EMPTY
+
+    async def get_message_status(self, request: admin.GetMessageStatusRequest) -> admin.GetMessageStatusResponse:
+        """Creation time and result; an unknown message gives an empty reply."""
+        message_id = ids.message_id(request.message_id)
+        if not message_id:
+            raise InvalidRecord("message_id is required")
+        try:
+            [message] = await self._store.get_messages([message_id], want_data=False)
+        except NotFound:
+            return admin.GetMessageStatusResponse()
+        status = admin.GetMessageStatusResponse(creation_time=message.creation_time)
+        if message.HasField("result"):
+            status.result.CopyFrom(message.result)
+        return status
+
+    async def delete_pending_messages(self, request: admin.DeletePendingMessagesRequest) -> common.EmptyMessage:
+        """Fail all that waits for these clients."""
+        try:
+            await self._store.delete_pending_messages(_client_ids(request.client_ids))
+        except StoreError as error:
+            raise type(error)(f"Can't delete pending messages: {error}") from error
+        return EMPTY
+
+    async def get_pending_messages(self, request: admin.GetPendingMessagesRequest) -> admin.GetPendingMessagesResponse:
+        """What waits for these clients, by ascending message id."""
+        if request.offset and not request.limit:
+            raise InvalidRecord("if offset is provided, a limit must be provided as well")
+        if max(request.offset, request.limit) > MAX_ROWS:
+            raise InvalidRecord(f"offset and limit must be at most {MAX_ROWS}")
+        messages = await self._store.pending_messages(
+            _client_ids(request.client_ids), request.offset, request.limit, request.want_data
+        )
+        return admin.GetPendingMessagesResponse(messages=messages)
+
+    async def get_pending_message_count(
+        self, request: admin.GetPendingMessageCountRequest
+    ) -> admin.GetPendingMessageCountResponse:
+        """How much waits for all these clients together."""
+        count = await self._store.pending_message_count(_client_ids(request.client_ids))
+        return admin.GetPendingMessageCountResponse(count=count)
+
+    # -- clients
+
+    async def list_clients(self, request: admin.ListClientsRequest) -> admin.ListClientsResponse:
+        """These clients, as far as they are known, or all."""
+        clients = await self._store.list_clients(_client_ids(request.client_ids))
+        return admin.ListClientsResponse(clients=clients)
+
+    async def stream_client_ids(
+        self, request: admin.StreamClientIdsRequest
+    ) -> AsyncIterator[list[admin.StreamClientIdsResponse]]:
+        """Ids of clients, optionally only of those with a contact after a time."""
+        contact_after = None
+        if request.HasField("last_contact_after"):
+            contact_after = _nanoseconds("last_contact_after", request.last_contact_after)
+        after = NO_CLIENT
+        while True:
+            page = await self._store.client_ids(request.include_blacklisted, contact_after, after, PAGE)
+            yield [admin.StreamClientIdsResponse(client_id=client_id) for client_id in page]
+            if len(page) < PAGE:
+                return
+            after = page[-1]
+
+    async def list_client_contacts(self, request: admin.ListClientContactsRequest) -> admin.ListClientContactsResponse:
+        """All recorded contacts of a client; none for an unknown one."""
+        reply = admin.ListClientContactsResponse()
+        async for page in self._contact_pages(request.client_id):
+            reply.contacts.extend(page)
+        return reply
+
+    async def stream_client_contacts(
+        self, request: admin.StreamClientContactsRequest
+    ) -> AsyncIterator[list[admin.StreamClientContactsResponse]]:
+        """The same, one by one."""
+        async for page in self._contact_pages(request.client_id):
+            yield [admin.StreamClientContactsResponse(contact=contact) for contact in page]
+
+    async def _contact_pages(self, raw_client_id: bytes) -> AsyncIterator[list[admin.ClientContact]]:
+        client_id = _client_id(raw_client_id)
+        after = 0
+        while True:
+            entries = await self._store.client_contacts(client_id, after, PAGE)
+            yield [_contact(entry) for entry in entries]
+            if len(entries) < PAGE:
+                return
+            after = entries[-1].row
+
+    async def blacklist_client(self, request: admin.BlacklistClientRequest) -> common.EmptyMessage:
+        """Set the flag.  Takes effect at once for a client that is connected to this server."""
+        client_id = _client_id(request.client_id)
+        await self._store.blacklist_client(client_id)
+        self._forget_client(client_id)
+        self._wake_stream(client_id)
+        return EMPTY
+
+    async def fetch_client_resource_usage_records(
+        self, request: admin.FetchClientResourceUsageRecordsRequest
+    ) -> admin.FetchClientResourceUsageRecordsResponse:
+        """What a client reported of itself in a span of time."""
+        client_id = _client_id(request.client_id)
+        if not request.HasField("start_timestamp") or not request.HasField("end_timestamp"):
+            raise InvalidRecord("start_timestamp and end_timestamp are required")
+        start = _nanoseconds("start_timestamp", request.start_timestamp)
+        end = _nanoseconds("end_timestamp", request.end_timestamp)
+        if start > end:
+            raise InvalidRecord("timerange is invalid: start timestamp is after end timestamp")
+        records = await self._store.resource_usage(client_id, start, end)
+        return admin.FetchClientResourceUsageRecordsResponse(records=records)
+
+    async def keep_alive(self, request: common.EmptyMessage) -> common.EmptyMessage:
+        """Nothing: the reply says that the server, its reactor included, is alive."""
+        return EMPTY
+
+    # -- what this server does not do
+
+    async def create_broadcast(self, request: admin.CreateBroadcastRequest) -> common.EmptyMessage:
+        """Refused."""
+        if not request.HasField("broadcast"):
+            raise InvalidRecord("CreateBroadcast needs a broadcast")
+        _check_broadcast(request.broadcast)
+        _no_broadcasts()
+
+    async def list_active_broadcasts(
+        self, request: admin.ListActiveBroadcastsRequest
+    ) -> admin.ListActiveBroadcastsResponse:
+        """Refused."""
+        _no_broadcasts()
+
+    async def disable_broadcasts(self, request: admin.DisableBroadcastsRequest) -> common.EmptyMessage:
+        """Refused."""
+        _no_broadcasts()
+
+    async def store_file(self, request: admin.StoreFileRequest) -> common.EmptyMessage:
+        """Refused."""
+        _no_files()
+
+    async def delete_file(self, request: admin.DeleteFileRequest) -> common.EmptyMessage:
+        """Refused."""
+        _no_files()
+
+
+def _check_broadcast(broadcast: broadcasts.Broadcast) -> None:
+    if not broadcast.source.service_name:
+        raise InvalidRecord("Broadcast must have Source")
+    if len(broadcast.broadcast_id) not in (0, 8):
+        raise InvalidRecord("BroadcastID must be 8 bytes")
+
+
+def _no_broadcasts() -> NoReturn:
+    raise Refused(
+        "UNIMPLEMENTED", "this server does not support broadcasts yet; insert a message for each client instead"
+    )
+
+
+def _no_files() -> NoReturn:
+    raise Refused("UNIMPLEMENTED", "this server does not store files yet")
+
+
+def _client_id(raw: bytes) -> ClientId:
+    client_id = ids.client_id(raw)
+    if not client_id:
+        raise InvalidRecord("client_id is required")
+    return client_id
+
+
+def _client_ids(raw_ids: Iterable[bytes]) -> list[ClientId]:
+    found = []
+    for index, raw in enumerate(raw_ids):
+        try:
+            found.append(_client_id(raw))
+        except (ValueError, InvalidRecord) as error:
+            raise InvalidRecord(f"unable to parse id [{index}]: {error}") from error
+    return found
+
+
+def _nanoseconds(name: str, time: Timestamp) -> int:
+    try:
+        return time.ToNanoseconds()
+    except ValueError as error:
+        raise InvalidRecord(f"{name} is no valid time: {error}") from error
+
+
+def _contact(entry: ContactEntry) -> admin.ClientContact:
+    contact = admin.ClientContact(
+        sent_nonce=entry.contact.sent_nonce,
+        received_nonce=entry.contact.received_nonce,
+        observed_address=entry.contact.address,
+    )
+    contact.timestamp.FromNanoseconds(entry.time_ns)
+    return contact
