@@ -14,6 +14,7 @@ from fleetspeak.ids import ClientId, MessageId
 from fleetspeak.interfaces import INotifier, IStore
 from fleetspeak.pb import common
 from fleetspeak.server.awaiting import when_done
+from fleetspeak.server.notify.local import LOCAL
 from fleetspeak.server.services.backlog import Backlog, results
 from fleetspeak.server.services.manager import Lookup, ServiceManager
 
@@ -22,8 +23,6 @@ MAX_MESSAGE = 2 * 1024 * 1024
 
 STREAM_LIFE_NS = 10 * 60 * 1_000_000_000
 """A client whose last contact was streaming but is older than this has no stream there any more."""
-
-LOCAL = "local"
 
 log = Logger()
 
