@@ -1,0 +1,197 @@
+"""The contact pipeline: the steps in their order."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from fleetspeak.core.authorization import Claimed
+from fleetspeak.interfaces import IAuthorizer, IStore
+from fleetspeak.pb import common
+from fleetspeak.records import ClientData, Contact, Exchange, Exchanged, Label
+from fleetspeak.server.cache import ClientCache
+from fleetspeak.server.contact import authorize, outgoing
+from fleetspeak.server.contact.identify import Identity, check_key
+from fleetspeak.server.contact.intake import MAX_NAME, take_in_all
+from fleetspeak.server.contact.parse import clock_of, parse
+from fleetspeak.server.contact.process import process
+from fleetspeak.server.contact.seams import Ingestor
+from fleetspeak.server.contact.session import Session
+from fleetspeak.server.contact.signatures import check_signatures
+from fleetspeak.server.contact.write import write
+from fleetspeak.server.dispatch import Dispatcher
+from fleetspeak.store.outcome import only
+
+CLIENT = "client"
+"""The owner of labels that a client states about itself."""
+
+
+def random_nonce() -> int:
+    """64 bits that nobody can guess, and never 0, which means none."""
+    return secrets.randbits(64) or 1
+
+
+@dataclass(frozen=True, slots=True)
+class _Admitted:
+    """A first contact that passed every check."""
+
+    session: Session
+    data: common.ContactData
+    messages: Sequence[common.Message]
+    is_new: bool
+
+
+class ContactHandler:
+    """Handles contacts, whatever transport they come by.  All in the reactor's thread.
+
+    The transport limits the time of each call, by cancelling it.
+    """
+
+    def __init__(
+        self,
+        store: IStore,
+        authorizer: IAuthorizer,
+        ingestor: Ingestor,
+        cache: ClientCache,
+        dispatcher: Dispatcher,
+        *,
+        streaming_to: str = "local",
+        now_ns: Callable[[], int] = time.time_ns,
+        nonce: Callable[[], int] = random_nonce,
+    ) -> None:
+        """`streaming_to` is the notifier's address: what other servers must know to reach this one's streams."""
+        self._store = store
+        self._authorizer = authorizer
+        self._ingestor = ingestor
+        self._cache = cache
+        self._dispatcher = dispatcher
+        self._streaming_to = streaming_to
+        self._now_ns = now_ns
+        self._nonce = nonce
+
+    async def first(
+        self,
+        address: str,
+        identity: Identity,
+        wrapped: common.WrappedContactData,
+        wake: Callable[[], None] | None = None,
+    ) -> tuple[Session, Sequence[common.Message]]:
+        """The first contact data of a connection: a poll, or the start of a stream.
+
+        @param address: the peer as ``ip:port``.
+        @param wake: for a stream: called when there may be messages for the client, from before this returns.
+        @return: the connection's session, to be ended by the caller; and the messages to send.
+        @raise NotAuthorized: refused.
+        @raise ProtocolError: the contact is not what it should be.
+        @raise StoreError, NotReady: it may be tried again.
+        """
+        admitted = await self._admit(address, identity, wrapped)
+        session = admitted.session
+        if wake is not None:
+            # Before the claim: a message that is committed after it finds the stream here.
+            session.registration = self._dispatcher.register(session.client_id, wake)
+        try:
+            messages = await self._first_exchange(admitted)
+        except BaseException:
+            session.end()
+            raise
+        return session, messages
+
+    async def record(self, session: Session, wrapped: common.WrappedContactData) -> bool:
+        """A further record of a stream; when this returns, its messages are stored.
+
+        @return: True if a service that had no tokens has some now, so that there may be messages to send.
+        @raise NotAuthorized, ProtocolError, StoreError, NotReady: nothing of it was stored; the stream must end.
+        """
+        claim = authorize.claim_of(session.client_id, wrapped)
+        tags = self._validate(session.address, claim, session.client, wrapped)
+        data = parse(wrapped)
+        messages = take_in_all(data.messages, session.client_id, tags, self._now_ns())
+        if messages:
+            await process(self._store, self._ingestor, messages, session.client, is_new=False)
+            await write(self._store, Exchange(messages, contact_id=session.contact_id))
+        return session.tokens.grant(dict(data.AllowedMessages))
+
+    async def look(self, session: Session) -> Sequence[common.Message]:
+        """Take what waits for the client of a stream.
+
+        @return: the messages to send; `MAX_MESSAGES_PER_CONTACT` of them mean that there may be more.
+        @raise StoreError: it may be tried again.
+        """
+        if session.client.blacklisted:
+            return ()
+        exchange = Exchange(contact_id=session.contact_id, claim=outgoing.claim_for(session))
+        exchanged = await only(self._store.exchange([exchange]))
+        await outgoing.settle(self._store, session, exchanged.messages)
+        return exchanged.messages
+
+    # -- the first exchange
+
+    async def _admit(self, address: str, identity: Identity, wrapped: common.WrappedContactData) -> _Admitted:
+        client_id = identity.client_id
+        claim = authorize.claim_of(client_id, wrapped)
+        authorize.allow_contact(self._authorizer, address, claim)
+        known = await self._cache.lookup(client_id)
+        check_key(identity, known)
+        authorize.allow_client(self._authorizer, address, claim, known)
+        tags = self._validate(address, claim, known, wrapped)
+        data = parse(wrapped)
+        client = known or ClientData(identity.key, _labels(claim))
+        session = Session(address, identity, client, self._nonce())
+        session.tokens.start(dict(data.AllowedMessages))
+        messages = take_in_all(data.messages, client_id, tags, self._now_ns())
+        return _Admitted(session, data, messages, is_new=known is None)
+
+    def _validate(
+        self, address: str, claim: Claimed, client: ClientData | None, wrapped: common.WrappedContactData
+    ) -> Mapping[str, str]:
+        signatures = check_signatures(wrapped)
+        return authorize.validate(self._authorizer, address, claim, client, signatures)
+
+    async def _first_exchange(self, admitted: _Admitted) -> Sequence[common.Message]:
+        session, messages = admitted.session, list(admitted.messages)
+        exchange = self._contact(admitted)
+        if messages:
+            if admitted.is_new:
+                # Services may ask for the client, or send to it, as soon as they see its first message.
+                enrolled = await self._write(session, exchange)
+                exchange = Exchange(contact_id=enrolled.contact_id)
+            await process(self._store, self._ingestor, messages, session.client, admitted.is_new)
+        if session.client.blacklisted:
+            return await self._ask_to_rekey(session, exchange, messages)
+        exchange = replace(exchange, messages=messages, claim=outgoing.claim_for(session))
+        exchanged = await self._write(session, exchange)
+        await outgoing.settle(self._store, session, exchanged.messages)
+        return exchanged.messages
+
+    def _contact(self, admitted: _Admitted) -> Exchange:
+        """The recording of the contact, as an exchange without messages."""
+        session = admitted.session
+        contact = Contact(
+            session.client_id,
+            sent_nonce=session.sent_nonce,
+            received_nonce=admitted.data.sequencing_nonce,
+            address=session.address,
+            clock=clock_of(admitted.data),
+            streaming_to=self._streaming_to if session.registration is not None else "",
+        )
+        return Exchange(contact=contact, new_client=session.client if admitted.is_new else None)
+
+    async def _ask_to_rekey(
+        self, session: Session, exchange: Exchange, messages: Sequence[common.Message]
+    ) -> Sequence[common.Message]:
+        request = outgoing.rekey_request(session.client_id, self._now_ns())
+        await self._write(session, replace(exchange, messages=[*messages, request]))
+        return [request]
+
+    async def _write(self, session: Session, exchange: Exchange) -> Exchanged:
+        exchanged = await write(self._store, exchange)
+        session.contact_id = exchanged.contact_id
+        return exchanged
+
+
+def _labels(claim: Claimed) -> frozenset[Label]:
+    """The claimed labels as far as they can be stored; the client's own ClientInfo says the same later."""
+    return frozenset(Label(CLIENT, label) for label in claim.labels if label and len(label) <= MAX_NAME)

@@ -1,0 +1,41 @@
+"""What a server remembers of one connection while it lasts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from fleetspeak.core.tokens import TokenLedger
+from fleetspeak.ids import ClientId
+from fleetspeak.records import ClientData
+from fleetspeak.server.contact.identify import Identity
+from fleetspeak.server.dispatch import Registration
+
+
+@dataclass(slots=True)
+class Session:
+    """One connection of one client, from its first contact data on.
+
+    What is known of the client is what was known when the connection began.
+    """
+
+    address: str
+    """The peer as ``ip:port``."""
+    identity: Identity
+    client: ClientData
+    sent_nonce: int
+    """The same for everything that is sent on this connection."""
+    contact_id: str = ""
+    tokens: TokenLedger = field(default_factory=TokenLedger)
+    registration: Registration | None = None
+    """By which notifications reach a stream."""
+
+    @property
+    def client_id(self) -> ClientId:
+        """The client's id."""
+        return self.identity.client_id
+
+    def end(self) -> None:
+        """Nothing more will come on this connection; safe to call twice."""
+        if self.registration is not None:
+            self.registration.cancel()
+            self.registration = None

@@ -1,0 +1,57 @@
+"""Which client has a stream to this process, and how to wake it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from fleetspeak.ids import ClientId
+
+
+class Registration:
+    """The place of one stream in the dispatcher."""
+
+    __slots__ = ("_client_id", "_dispatcher", "wake")
+
+    def __init__(self, dispatcher: Dispatcher, client_id: ClientId, wake: Callable[[], None]) -> None:
+        self._dispatcher = dispatcher
+        self._client_id = client_id
+        self.wake = wake
+
+    def cancel(self) -> None:
+        """Give the place back, unless a newer stream has it already.  Safe to call twice."""
+        self._dispatcher.forget(self._client_id, self)
+
+
+class Dispatcher:
+    """Wakes the stream of a client.  All in the reactor's thread.
+
+    There is one place for each client id: a newer stream takes over from an older one.
+    """
+
+    def __init__(self) -> None:
+        self._registrations: dict[ClientId, Registration] = {}
+
+    def __len__(self) -> int:
+        return len(self._registrations)
+
+    def register(self, client_id: ClientId, wake: Callable[[], None]) -> Registration:
+        """Have `wake` called for each message that becomes due for this client.
+
+        `wake` must come back at once: it notes that there is something, and no more.
+        """
+        registration = Registration(self, client_id, wake)
+        self._registrations[client_id] = registration
+        return registration
+
+    def dispatch(self, client_id: ClientId) -> bool:
+        """Wake the client's stream.  Returns False if there is none here."""
+        registration = self._registrations.get(client_id)
+        if registration is None:
+            return False
+        registration.wake()
+        return True
+
+    def forget(self, client_id: ClientId, registration: Registration) -> None:
+        """Take `registration` out if it is still the current one."""
+        if self._registrations.get(client_id) is registration:
+            del self._registrations[client_id]
