@@ -1,0 +1,13 @@
+"""The server service factories that come with Fleetspeak, registered as anybody registers their own."""
+
+from __future__ import annotations
+
+from fleetspeak.server.services.cps import CpsFactory
+from fleetspeak.server.services.grpcservice import GrpcFactory
+from fleetspeak.server.services.noop import NoopFactory
+from fleetspeak.server.services.saver import MessageSaverFactory
+
+grpc = GrpcFactory()
+noop = NoopFactory()
+message_saver = MessageSaverFactory()
+cps = CpsFactory()
