@@ -65,8 +65,8 @@ class Link(Protocol):
     def is_revoked(self, serial: int) -> bool:
         """Is this certificate serial number on the list of revoked ones?"""
 
-    def contacted(self) -> None:
-        """A contact succeeded; whoever waits for the first one, or watches over us, hears of it."""
+    def contacted(self, server: str) -> None:
+        """A contact with `server` (``host:port``) succeeded; whoever waits for the first, or watches us, hears of it."""
 
     def give_up(self, reason: str, exit_code: int) -> None:
         """The client cannot go on (for instance: too lonely); it ends with this exit status."""
