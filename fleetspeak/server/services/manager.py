@@ -17,7 +17,7 @@ from fleetspeak.ids import ClientId
 from fleetspeak.interfaces import IServerService, IServerServiceContext, IServerServiceFactory
 from fleetspeak.pb import common, services
 from fleetspeak.records import ClientData
-from fleetspeak.server.awaiting import when_done
+from fleetspeak.server.awaiting import failure_of, when_done
 from fleetspeak.server.services.outcome import fail
 from fleetspeak.server.services.runner import LOG_INTERVAL, Call, ServiceRunner
 from fleetspeak.server.services.sparselog import SparseLog
@@ -110,17 +110,18 @@ class ServiceManager:
         self._runners[name] = ServiceRunner(name, service, max_parallelism, self._reactor, self._now_ns)
 
     async def start(self) -> None:
-        """Start all services in the order of their installation.  Raises ConfigError naming the one that cannot."""
+        """Start all services in the order of their installation.
+
+        Raises ConfigError naming the one that cannot; those before it are stopped again.
+        """
         for name, runner in self._runners.items():
             try:
                 starting = runner.service.start()
                 if starting is not None:
                     await starting
-            except ConfigError as error:
-                raise ConfigError(f'service "{name}" cannot start: {error}') from error
             except Exception as error:
-                log.failure('service "{name}" cannot start', name=name)
-                raise ConfigError(f'service "{name}" cannot start: {type(error).__name__}: {error}') from error
+                await self.stop()
+                raise _cannot_start(name, error) from error
             self._started.append(runner)
 
     async def stop(self) -> None:
@@ -205,6 +206,13 @@ class ServiceManager:
 def _give_up(calls: list[Call]) -> None:
     for call in reversed(calls):  # those in line first, so that they do not move up only to be cancelled
         call.give_up()
+
+
+def _cannot_start(name: str, error: Exception) -> ConfigError:
+    if isinstance(error, ConfigError):
+        return ConfigError(f'service "{name}" cannot start: {error}')
+    log.failure('service "{name}" cannot start', failure=failure_of(error), name=name)
+    return ConfigError(f'service "{name}" cannot start: {type(error).__name__}: {error}')
 
 
 def _find(name: str, factories: Iterable[IServerServiceFactory]) -> IServerServiceFactory:

@@ -19,6 +19,7 @@ from fleetspeak.pb import common, monitoring, system
 from fleetspeak.records import Ack, Label, ResultUpdate
 from fleetspeak.server.services.outcome import cut
 from fleetspeak.server.services.sparselog import SparseLog
+from fleetspeak.store.outcome import only
 
 CLIENT = "client"
 """The owner of the labels that a client states about itself."""
@@ -78,9 +79,7 @@ class SystemService:
         acked = _unpack(message, system.MessageAckData()).message_ids
         message_ids = [_message_id(raw) for raw in acked]
         if message_ids:
-            [failure] = await self._store.acknowledge([Ack(client_id, message_ids)])
-            if failure is not None:
-                raise failure
+            await only(self._store.acknowledge([Ack(client_id, message_ids)]))
 
     async def _note_error(self, client_id: ClientId, message: common.Message) -> None:
         error = _unpack(message, system.MessageErrorData())
