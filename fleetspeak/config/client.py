@@ -1,15 +1,35 @@
-"""The client's settings, checked and in the types the client works with."""
+"""The client's settings: read from its configuration file or from the small set-up's options, and checked."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import platform
+import sys
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from cryptography.x509 import Certificate
 
-from fleetspeak.pb import client
+from fleetspeak.config import textproto
+from fleetspeak.config.addresses import parse_host_port
+from fleetspeak.errors import ConfigError
+from fleetspeak.pb import client, client_config
+from fleetspeak.security.certificates import load_readable_certificates
+
+_DEFAULT_SECONDS = {
+    "max_poll_delay_seconds": 300,
+    "max_buffer_delay_seconds": 5,
+    "min_failure_delay_seconds": 300,
+    "failure_suicide_time_seconds": 7 * 24 * 3600,
+}
+"""What the Go client uses where communicator.txt has 0."""
+
+_PROXY_SCHEMES = ("http", "https", "socks5")
+_STATE_FILE = "state"
+"""Name of the state file in the small set-up's folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,3 +53,221 @@ class ClientSettings:
     server_name: str = ""
     deployment_keys: Sequence[RSAPublicKey] = ()
     """When there are any, a signed service configuration must verify with one of them."""
+    warnings: tuple[str, ...] = ()
+    """What was odd but could be passed over; to be logged at start."""
+
+
+def read_client_config(path: Path, deployment_key_files: Iterable[Path] = ()) -> ClientSettings:
+    """Read a client's configuration file (text ``fleetspeak.client.generic.Config``) and what belongs to it.
+
+    @raise ConfigError: the client cannot start with it; the text says where it is wrong and what was expected.
+    """
+    try:
+        config = textproto.read(path, client_config.Config)
+    except OSError as error:
+        raise ConfigError(f'unable to read configuration file "{path}": {error.strerror}') from None
+    except ConfigError as error:
+        raise ConfigError(f'unable to parse configuration file "{path}": {error}') from None
+    try:
+        return _check(config, deployment_key_files)
+    except ConfigError as error:
+        raise ConfigError(f'error in configuration file "{path}": {error}') from None
+
+
+def small_set_up(
+    trusted_cert_file: Path,
+    servers: Sequence[str],
+    config_path: Path,
+    deployment_key_files: Iterable[Path] = (),
+    labels: Iterable[str] = (),
+) -> ClientSettings:
+    """Settings for a client without a configuration file: streaming, everything of its own in one folder.
+
+    @param trusted_cert_file: PEM file of the authority that issued the servers' certificates.
+    @param servers: ``host:port`` of each.
+    @param config_path: the folder of the state file, communicator.txt, services/ and textservices/; made if missing.
+    @raise ConfigError: one of them cannot be used.
+    """
+    try:
+        trusted_certs = load_readable_certificates(trusted_cert_file.read_text("utf-8", "replace"))
+    except OSError as error:
+        raise ConfigError(f'unable to read trusted certificates "{trusted_cert_file}": {error.strerror}') from None
+    if not trusted_certs:
+        raise ConfigError(f'no certificate in "{trusted_cert_file}"; expected -----BEGIN CERTIFICATE----- blocks')
+    addresses = _servers(servers)
+    folder = _own_folder(config_path)
+    communicator, warnings = _read_communicator(folder)
+    return ClientSettings(
+        trusted_certs=trusted_certs,
+        servers=addresses,
+        labels=_labels(labels),
+        streaming=True,
+        configuration_directory=folder,
+        state_file=folder / _STATE_FILE,
+        communicator=communicator,
+        deployment_keys=read_deployment_keys(deployment_key_files),
+        warnings=warnings,
+    )
+
+
+def default_communicator() -> client.CommunicatorConfig:
+    """The communicator's settings when there is no communicator.txt."""
+    return _with_defaults(client.CommunicatorConfig())
+
+
+def read_deployment_keys(paths: Iterable[Path]) -> tuple[RSAPublicKey, ...]:
+    """The public keys, PEM, that signed service configurations must verify with.  Raises ConfigError."""
+    return tuple(_read_deployment_key(path) for path in paths)
+
+
+def _read_deployment_key(path: Path) -> RSAPublicKey:
+    try:
+        key = load_pem_public_key(path.read_bytes())
+    except OSError as error:
+        raise ConfigError(f'unable to read deployment key "{path}": {error.strerror}') from None
+    except ValueError:
+        raise ConfigError(f'no public key in "{path}"; expected a -----BEGIN PUBLIC KEY----- block') from None
+    if not isinstance(key, RSAPublicKey):
+        raise ConfigError(f'the deployment key "{path}" is not an RSA key')
+    return key
+
+
+def _check(config: client_config.Config, deployment_key_files: Iterable[Path]) -> ClientSettings:
+    """The checks of the Go client, in its order, and those it leaves to the first connection."""
+    trusted_certs = load_readable_certificates(config.trusted_certs)
+    if not trusted_certs:
+        raise ConfigError("unable to parse trusted_certs: expected at least one -----BEGIN CERTIFICATE----- block")
+    if not config.server:
+        raise ConfigError('no server provided: expected at least one server: "host:port"')
+    servers = _servers(config.server)
+    handler = config.WhichOneof("persistence_handler")
+    if handler is None:
+        raise ConfigError("persistence_handler is required: expected filesystem_handler { ... }")
+    if handler == "registry_handler":
+        raise ConfigError("registry_handler is supported on Windows only; use filesystem_handler { ... }")
+    _check_proxy(config.proxy)
+    directory = _existing_directory("configuration_directory", config.filesystem_handler.configuration_directory)
+    communicator, warnings = _read_communicator(directory)
+    return ClientSettings(
+        trusted_certs=trusted_certs,
+        servers=servers,
+        labels=_labels(config.client_label),
+        streaming=config.streaming,
+        configuration_directory=directory,
+        state_file=_state_file(config.filesystem_handler.state_file),
+        communicator=communicator,
+        proxy=config.proxy,
+        client_certificate_header=config.client_certificate_header,
+        server_name=config.server_name,
+        deployment_keys=read_deployment_keys(deployment_key_files),
+        warnings=warnings,
+    )
+
+
+def _servers(texts: Sequence[str]) -> tuple[tuple[str, int], ...]:
+    if not texts:
+        raise ConfigError("no server provided: expected at least one host:port")
+    try:
+        return tuple(parse_host_port(text) for text in texts)
+    except ConfigError as error:
+        raise ConfigError(f"server {error}") from None
+
+
+def _check_proxy(proxy: str) -> None:
+    """The text is never quoted: it may hold a password."""
+    if not proxy:
+        return
+    try:
+        parts = urlsplit(proxy)
+        usable = parts.scheme in _PROXY_SCHEMES and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ConfigError("unable to parse proxy: expected a URL such as http://proxy.example:3128")
+
+
+def _existing_directory(name: str, text: str) -> Path:
+    if not text:
+        raise ConfigError(f"{name} is required: expected the path of a directory")
+    path = Path(text).absolute()
+    if not path.is_dir():
+        problem = "is not a directory" if path.exists() else "does not exist; make it, readable by the client only"
+        raise ConfigError(f'{name} "{path}" {problem}')
+    return path
+
+
+def _state_file(text: str) -> Path | None:
+    if not text:
+        return None
+    path = Path(text).absolute()
+    _existing_directory("the directory of state_file", str(path.parent))
+    if path.is_dir():
+        raise ConfigError(f'state_file "{path}" is a directory; expected the path of a file')
+    return path
+
+
+def _own_folder(path: Path) -> Path:
+    folder = path.absolute()
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for name in ("services", "textservices"):
+            (folder / name).mkdir(exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f'unable to make the folder "{folder}": {error.strerror}') from None
+    return folder
+
+
+def _read_communicator(directory: Path) -> tuple[client.CommunicatorConfig, tuple[str, ...]]:
+    """communicator.txt with the defaults filled in, and a warning if it cannot be used."""
+    path = directory / "communicator.txt"
+    try:
+        config = textproto.read(path, client.CommunicatorConfig, ignore_unknown=True)
+    except FileNotFoundError:
+        return default_communicator(), ()
+    except (OSError, ConfigError) as error:
+        return default_communicator(), (f"{path} is not used, the defaults are: {error}",)
+    warnings = tuple(
+        f"{path}: {name} is negative; the default of {default} is used"
+        for name, default in _DEFAULT_SECONDS.items()
+        if getattr(config, name) < 0
+    )
+    return _with_defaults(config), warnings
+
+
+def _with_defaults(config: client.CommunicatorConfig) -> client.CommunicatorConfig:
+    for name, default in _DEFAULT_SECONDS.items():
+        if getattr(config, name) <= 0:
+            setattr(config, name, default)
+    return config
+
+
+def _labels(configured: Iterable[str]) -> tuple[str, ...]:
+    """What the client says of itself, by the names that Go gives to architectures and systems."""
+    return (architecture(), operating_system(), *(label for label in configured if label.strip()))
+
+
+_ARCHITECTURES = {
+    "x86_64": "amd64",
+    "aarch64": "arm64",
+    "i386": "386",
+    "i486": "386",
+    "i586": "386",
+    "i686": "386",
+    "armv5l": "arm",
+    "armv6l": "arm",
+    "armv7l": "arm",
+    "armv8l": "arm",
+    "loongarch64": "loong64",
+}
+_SYSTEMS = {"win32": "windows", "cygwin": "windows"}
+
+
+def architecture() -> str:
+    """This machine's architecture as Go calls it; names that are the same there are passed through."""
+    machine = platform.machine().lower()
+    return _ARCHITECTURES.get(machine, machine)
+
+
+def operating_system() -> str:
+    """This machine's system as Go calls it."""
+    return _SYSTEMS.get(sys.platform, sys.platform.rstrip("0123456789"))

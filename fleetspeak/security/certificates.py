@@ -5,8 +5,10 @@ Times are seconds since the Unix epoch, so that the clock of a reactor can be pa
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import ipaddress
+import re
 from collections.abc import Iterable, Sequence
 
 from cryptography import x509
@@ -28,6 +30,8 @@ _AUTHORITY_LIFE = datetime.timedelta(days=3650)
 _SERVER_LIFE = datetime.timedelta(days=365)
 _BACKDATED = datetime.timedelta(hours=1)
 """Machines whose clocks are a little behind can connect to a server that was set up a moment ago."""
+
+_PEM_CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
 
 
 def client_certificate(key: ec.EllipticCurvePrivateKey, client_id: ClientId, now: float) -> x509.Certificate:
@@ -101,6 +105,15 @@ def load_certificates(pem: str) -> list[x509.Certificate]:
         return x509.load_pem_x509_certificates(pem.encode())
     except ValueError:
         raise ValueError("no readable certificate in it; expected -----BEGIN CERTIFICATE----- blocks") from None
+
+
+def load_readable_certificates(pem: str) -> list[x509.Certificate]:
+    """Those certificates in a PEM text that can be read, in order: how a list of trusted ones is taken."""
+    found = []
+    for block in _PEM_CERTIFICATE.findall(pem):
+        with contextlib.suppress(ValueError):
+            found.append(x509.load_pem_x509_certificate(block.encode()))
+    return found
 
 
 def load_key(pem: str) -> SigningKey:

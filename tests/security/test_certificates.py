@@ -91,6 +91,12 @@ class PemTests(SynchronousTestCase):
             with self.assertRaisesRegex(ValueError, "BEGIN CERTIFICATE"):
                 certificates.load_certificates(text)
 
+    def test_a_list_of_trusted_ones_may_hold_others_that_cannot_be_read(self) -> None:
+        broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
+        pem = broken + certificates.to_pem(self.ca) + broken
+        self.assertEqual(certificates.load_readable_certificates(pem), [self.ca])
+        self.assertEqual(certificates.load_readable_certificates(broken), [])
+
     def test_keys_of_every_usual_form_are_read(self) -> None:
         for key in (self.key, rsa.generate_private_key(65537, 2048)):
             pkcs8 = key.private_bytes(

@@ -1,0 +1,213 @@
+"""The server's settings: read from its two configuration files, or made of a few options, and checked."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from google.protobuf.message import Message
+
+from fleetspeak.config import owncertificate, textproto
+from fleetspeak.config.addresses import parse_listen, show
+from fleetspeak.errors import ConfigError
+from fleetspeak.pb import components, server, services
+
+DEFAULT_BROADCAST_POLL_TIME = 60.0
+"""Seconds between two looks for new broadcasts, if the services file does not say."""
+
+_CLEARTEXT_MODES = ("cleartext_header_config", "cleartext_header_checksum_config", "cleartext_xfcc_config")
+
+M = TypeVar("M", bound=Message)
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSettings:
+    """All that a server needs to know to run; made by `read_server_config`, or by `small_set_up`."""
+
+    database_path: Path
+    https_address: tuple[str, int] | None = None
+    """Host (empty: all) and port of the frontend; None: there is none."""
+    certificate_chain: str = ""
+    """PEM, leaf first; for `fleetspeak.security.tls.server_options`, like `key`."""
+    key: str = field(default="", repr=False)
+    """PEM."""
+    streaming: bool = True
+    """Serve /streaming-message."""
+    admin_address: tuple[str, int] | None = None
+    health_address: tuple[str, int] | None = None
+    required_label: str = ""
+    """Non-empty: only clients that claim this label may make contact."""
+    services: Sequence[services.ServiceConfig] = ()
+    broadcast_poll_time: float = DEFAULT_BROADCAST_POLL_TIME
+    """Seconds."""
+    warnings: tuple[str, ...] = ()
+    """What was odd but could be passed over; to be logged at start."""
+    announcement: str = ""
+    """What to tell the person who starts the server; of the small set-up."""
+
+
+def read_server_config(components_path: Path, services_path: Path, database_path: Path | None = None) -> ServerSettings:
+    """Read and check the components file and the services file of the Go server.
+
+    The types of the services' configurations must be known by now: import the modules of their factories first.
+
+    @param database_path: the SQLite database, which the components file has no field for.
+    @raise ConfigError: the server cannot start with them; the text says where it is wrong and what was expected.
+    """
+    configured, poll_time = read_services(services_path)
+    parsed = _read(components_path, "component config", components.Config)
+    try:
+        _check(parsed)
+        _refuse_what_is_to_come(parsed)
+        return ServerSettings(
+            database_path=_database(parsed, database_path),
+            https_address=_listen("https_config", parsed.https_config.listen_address),
+            certificate_chain=parsed.https_config.certificates,
+            key=parsed.https_config.key,
+            streaming=not parsed.https_config.disable_streaming,
+            admin_address=_listen("admin_config", parsed.admin_config.listen_address),
+            health_address=_listen("health_check_config", parsed.health_check_config.listen_address),
+            required_label=parsed.required_label,
+            services=configured,
+            broadcast_poll_time=poll_time,
+            warnings=_warnings(parsed, components_path),
+        )
+    except ConfigError as error:
+        raise ConfigError(f"Failed to load components: {components_path}: {error}") from None
+
+
+def small_set_up(
+    https_addr: str, admin_addr: str, database_path: Path, services_path: Path | None = None, now: float | None = None
+) -> ServerSettings:
+    """Settings for a server without configuration files.
+
+    An authority and a server certificate are made beside the database at the first start and used ever after, which
+    blocks for a few milliseconds.  The result's `announcement` says where they are and how to start a client.
+
+    @param https_addr: where clients connect, such as ``:4443``.
+    @param admin_addr: where operators' services connect; empty for nowhere.
+    @param services_path: a services file, if there are services beside the built-in ones.
+    @param now: seconds since the epoch; the clock's if None.
+    @raise ConfigError: an option or a file cannot be used.
+    """
+    database = database_path.absolute()
+    if not database.parent.is_dir():
+        raise ConfigError(f'the directory of the database, "{database.parent}", does not exist; make it first')
+    host, port = parse_listen(https_addr)
+    admin_address = parse_listen(admin_addr) if admin_addr else None
+    configured, poll_time = read_services(services_path) if services_path else ((), DEFAULT_BROADCAST_POLL_TIME)
+    paths = owncertificate.Paths.beside(database)
+    hosts = owncertificate.own_hosts(host)
+    certificate = owncertificate.read_or_make(paths, hosts, time.time() if now is None else now)
+    return ServerSettings(
+        database_path=database,
+        https_address=(host, port),
+        certificate_chain=certificate.pem,
+        key=certificate.key_pem,
+        admin_address=admin_address,
+        services=configured,
+        broadcast_poll_time=poll_time,
+        announcement=_announcement(paths, show(hosts[0], port) if port else f"{hosts[0]}:PORT"),
+    )
+
+
+def _announcement(paths: owncertificate.Paths, address: str) -> str:
+    return (
+        f"Clients trust the authority in {paths.ca}; copy that file to them. "
+        f"Its key, {paths.ca_key}, and the server's, {paths.server_key}, stay here.\n"
+        "Start a client with:\n"
+        f"  twistd --nodaemon fleetspeak-client --trusted-cert-file {shlex.quote(str(paths.ca))} "
+        f"--server {address} --config-path ./fleetspeak-client"
+    )
+
+
+def read_services(path: Path) -> tuple[tuple[services.ServiceConfig, ...], float]:
+    """The services in a services file, and the seconds between looks for new broadcasts.  Raises ConfigError."""
+    parsed = _read(path, "services configuration", server.ServerConfig)
+    poll_time = DEFAULT_BROADCAST_POLL_TIME
+    if parsed.HasField("broadcast_poll_time"):
+        poll_time = parsed.broadcast_poll_time.ToNanoseconds() / 1e9
+        if poll_time <= 0:
+            raise ConfigError(f"{path}: broadcast_poll_time must be more than 0 seconds")
+    return tuple(parsed.services), poll_time
+
+
+def _read(path: Path, what: str, message_class: type[M]) -> M:
+    try:
+        return textproto.read(path, message_class)
+    except OSError as error:
+        raise ConfigError(f"Unable to read {what} file [{path}]: {error.strerror}") from None
+    except ConfigError as error:
+        raise ConfigError(f"Unable to parse {what} file [{path}]: {error}") from None
+
+
+def _check(config: components.Config) -> None:
+    """The checks of the Go server, in its order and words."""
+    if config.HasField("https_config"):
+        https = config.https_config
+        if https.frontend_config.WhichOneof("frontend_mode") in _CLEARTEXT_MODES:
+            if not https.listen_address:
+                raise ConfigError("http_config requires listen_address")
+        elif not (https.listen_address and https.certificates and https.key):
+            raise ConfigError("https_config requires listen_address, certificates and key")
+    if config.HasField("admin_config") and not config.admin_config.listen_address:
+        raise ConfigError("admin_config.listen_address can't be empty")
+
+
+def _refuse_what_is_to_come(config: components.Config) -> None:
+    """What a server must not silently do without, because its clients or its siblings count on it."""
+    mode = config.https_config.frontend_config.WhichOneof("frontend_mode")
+    if mode not in (None, "mtls_config"):
+        raise _not_yet(f"https_config.frontend_config.{mode}", "let clients connect directly and use mtls_config {}")
+    if config.proxy_protocol:
+        raise _not_yet("proxy_protocol", "let clients connect directly")
+    for name in ("notification_listen_address", "notification_public_address", "notification_use_http_notifier"):
+        if getattr(config, name):
+            raise _not_yet(name, "run a single server")
+    if config.HasField("spanner_config"):
+        raise _not_yet("spanner_config", "start with --database-path FILE")
+
+
+def _not_yet(name: str, instead: str) -> ConfigError:
+    return ConfigError(f"{name} is not in this version yet; remove it and {instead}")
+
+
+def _database(config: components.Config, database_path: Path | None) -> Path:
+    if config.mysql_data_source_name:
+        if database_path is not None:
+            raise ConfigError("mysql_data_source_name and --database-path name two databases; give only one of them")
+        raise ConfigError(
+            "MySQL is not yet supported (mysql_data_source_name); start with --database-path without "
+            "mysql_data_source_name"
+        )
+    if database_path is None:
+        raise ConfigError(
+            "mysql_data_source_name OR spanner_database_name is required; as this version supports neither yet, start "
+            "with --database-path FILE"
+        )
+    return database_path.absolute()
+
+
+def _listen(name: str, text: str) -> tuple[str, int] | None:
+    if not text:
+        return None
+    try:
+        return parse_listen(text)
+    except ConfigError as error:
+        raise ConfigError(f"{name}.listen_address: {error}") from None
+
+
+def _warnings(config: components.Config, path: Path) -> tuple[str, ...]:
+    """What the server can well do without."""
+    warnings = []
+    if config.stats_config.address:
+        warnings.append(f"{path}: stats_config is not in this version yet; there are no metrics")
+    if config.https_config.enable_file_server_authorization:
+        warnings.append(f"{path}: files are not in this version yet; enable_file_server_authorization has no effect")
+    if not config.HasField("https_config") and not config.HasField("admin_config"):
+        warnings.append(f"{path}: there is neither https_config nor admin_config, so nobody can reach this server")
+    return tuple(warnings)
