@@ -66,7 +66,7 @@ class Link(Protocol):
         """Is this certificate serial number on the list of revoked ones?"""
 
     def contacted(self, server: str) -> None:
-        """A contact with `server` (``host:port``) succeeded; whoever waits for the first, or watches us, hears of it."""
+        """A contact with `server` (``host:port``) succeeded; whoever waits for one, or watches us, hears of it."""
 
     def give_up(self, reason: str, exit_code: int) -> None:
         """The client cannot go on (for instance: too lonely); it ends with this exit status."""

@@ -1,0 +1,144 @@
+"""Puts a client together from its parts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThreadPool
+from twisted.plugin import getPlugins
+
+import fleetspeak.plugins
+from fleetspeak.client.addressing import SYSTEM
+from fleetspeak.client.core import ClientLink
+from fleetspeak.client.flow import Flow
+from fleetspeak.client.outbox import ClientOutbox
+from fleetspeak.client.persistence.filesystem import FilePersistence
+from fleetspeak.client.persistence.memory import MemoryPersistence
+from fleetspeak.client.processend import Ending
+from fleetspeak.client.reports import Reports
+from fleetspeak.client.router import Router
+from fleetspeak.client.service import ClientService
+from fleetspeak.client.services.context import ServiceContext
+from fleetspeak.client.services.loader import ServiceFile, load_services
+from fleetspeak.client.services.manager import ServiceManager
+from fleetspeak.client.services.system import SystemService
+from fleetspeak.client.state import InThread, StateKeeper
+from fleetspeak.config.client import ClientSettings
+from fleetspeak.errors import ConfigError
+from fleetspeak.ids import ClientId
+from fleetspeak.interfaces import (
+    IClientServiceContext,
+    IClientServiceFactory,
+    ICommunicator,
+    ICommunicatorFactory,
+    IPersistence,
+)
+from fleetspeak.pb import client
+
+
+def service_factories() -> dict[str, IClientServiceFactory]:
+    """The kinds of services there are, built in or plugged in, by name."""
+    return {factory.name: factory for factory in getPlugins(IClientServiceFactory, fleetspeak.plugins)}
+
+
+def communicator_factory(settings: ClientSettings) -> ICommunicatorFactory:
+    """The transport that the settings ask for.  Raises ConfigError."""
+    wanted = "streaming" if settings.streaming else "polling"
+    for factory in getPlugins(ICommunicatorFactory, fleetspeak.plugins):
+        if factory.name == wanted:
+            return factory
+    raise ConfigError(f"the {wanted} communicator is not installed; install fleetspeak-twisted anew")
+
+
+def persistence_for(settings: ClientSettings) -> IPersistence:
+    """Where the settings say that the state is kept."""
+    return MemoryPersistence() if settings.state_file is None else FilePersistence(settings.state_file)
+
+
+def in_thread_of(reactor: Any) -> InThread:
+    """Blocking calls go to the reactor's own pool of threads."""
+
+    def in_thread(call: Callable[[client.ClientState], None], state: client.ClientState, /) -> Deferred[None]:
+        return deferToThreadPool(reactor, reactor.getThreadPool(), call, state)
+
+    return in_thread
+
+
+def build_client(
+    settings: ClientSettings,
+    reactor: Any,
+    ending: Ending,
+    *,
+    std_forward: bool = False,
+    persistence: IPersistence | None = None,
+    in_thread: InThread | None = None,
+    factories: Mapping[str, IClientServiceFactory] | None = None,
+    communicator: ICommunicatorFactory | None = None,
+) -> ClientService:
+    """A client ready to be started.  Touches neither disk nor network yet, except to look for plug-ins.
+
+    @param reactor: tests pass a `Clock`, and then `in_thread` as well.
+    @param std_forward: attach every daemon to the client's own stdin, stdout and stderr.
+    @raise ConfigError: the settings ask for what is not there.
+    """
+    transport = communicator or communicator_factory(settings)
+    state = StateKeeper(persistence or persistence_for(settings), reactor, in_thread or in_thread_of(reactor))
+
+    def client_id() -> ClientId:
+        return state.identity.client_id
+
+    outbox = ClientOutbox()
+    flow = Flow()
+    reports = Reports(outbox, reactor, client_id)
+    router = Router(outbox, reports, client_id)
+    link = ClientLink(state, outbox, router, flow, settings.labels, ending, time.time_ns)
+
+    def make_context(service_name: str, service_names: Callable[[], list[str]], /) -> IClientServiceContext:
+        return ServiceContext(
+            service_name,
+            reactor,
+            settings.labels,
+            router=router,
+            client_id=client_id,
+            service_names=service_names,
+            std_forward=std_forward,
+        )
+
+    manager = ServiceManager(
+        service_factories() if factories is None else factories,
+        settings.labels,
+        router,
+        flow,
+        reports,
+        make_context,
+        reactor,
+    )
+    system = SystemService(state, manager, flow, reports, settings.labels, ending)
+    router.add(SYSTEM, system)
+
+    def make_communicator() -> ICommunicator:
+        made: ICommunicator = transport.make(link, settings, reactor)
+        return made
+
+    return ClientService(
+        state=state,
+        outbox=outbox,
+        router=router,
+        reports=reports,
+        manager=manager,
+        system=system,
+        load_services=lambda: _services_of(settings),
+        make_communicator=make_communicator,
+        warnings=settings.warnings,
+        ending=ending,
+        clock=reactor,
+    )
+
+
+def _services_of(settings: ClientSettings) -> Iterable[ServiceFile]:
+    if settings.configuration_directory is None:
+        return ()
+    return load_services(settings.configuration_directory, settings.deployment_keys)

@@ -1,0 +1,93 @@
+"""The client as its communicator sees it: the implementation of `fleetspeak.client.link.Link`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from fleetspeak.client.flow import Flow
+from fleetspeak.client.identity import KeyedIdentity
+from fleetspeak.client.outbox import ClientOutbox
+from fleetspeak.client.processend import Ending
+from fleetspeak.client.router import Router
+from fleetspeak.client.state import StateKeeper
+from fleetspeak.ids import NO_CLIENT, ClientId, show
+from fleetspeak.pb import common
+from fleetspeak.wire import contact as wire_contact
+
+
+class ClientLink:
+    """Puts contact data together and takes it apart."""
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        state: StateKeeper,
+        outbox: ClientOutbox,
+        router: Router,
+        flow: Flow,
+        labels: Sequence[str],
+        ending: Ending,
+        now_ns: Callable[[], int],
+    ) -> None:
+        self._state = state
+        self._outbox = outbox
+        self._router = router
+        self._flow = flow
+        self._labels = labels
+        self._ending = ending
+        self._now_ns = now_ns
+        self._known_as: ClientId = NO_CLIENT
+
+    @property
+    def identity(self) -> KeyedIdentity:
+        """See `Link`."""
+        return self._state.identity
+
+    @property
+    def outbox(self) -> ClientOutbox:
+        """See `Link`."""
+        return self._outbox
+
+    def contact(self, messages: Sequence[common.Message], *, first: bool) -> bytes:
+        """See `Link`."""
+        contact = common.ContactData(
+            sequencing_nonce=self._state.nonce, messages=messages, AllowedMessages=self._flow.tokens(first=first)
+        )
+        contact.client_clock.FromNanoseconds(self._now_ns())
+        return wire_contact.wrap(contact, self._labels)
+
+    def received(self, contact: common.ContactData, *, first: bool) -> None:
+        """See `Link`."""
+        if first:
+            self._state.nonce = contact.sequencing_nonce
+        for message in contact.messages:
+            try:
+                self._router.deliver(message)
+            except Exception:
+                self._log.failure("a message of the server could not be delivered")
+
+    def when_beacon(self) -> Deferred[None]:
+        """See `Link`."""
+        return self._flow.when_beacon()
+
+    def is_revoked(self, serial: int) -> bool:
+        """See `Link`."""
+        return self._state.is_revoked(serial)
+
+    def contacted(self, server: str) -> None:
+        """See `Link`.  Logs the first contact of each identity."""
+        client_id = self._state.identity.client_id
+        if client_id != self._known_as:
+            self._known_as = client_id
+            self._log.info(
+                "contact with {server} established as client {client_id}", server=server, client_id=show(client_id)
+            )
+
+    def give_up(self, reason: str, exit_code: int) -> None:
+        """See `Link`."""
+        self._log.critical("giving up: {reason}", reason=reason)
+        self._ending.end(exit_code)

@@ -1,0 +1,135 @@
+"""The client as a Twisted service: what happens in which order at start and at stop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import CancelledError, Deferred, TimeoutError
+from twisted.logger import Logger
+
+from fleetspeak.client.awaiting import as_deferred
+from fleetspeak.client.outbox import ClientOutbox
+from fleetspeak.client.processend import FAILED, Ending
+from fleetspeak.client.reports import Reports
+from fleetspeak.client.router import Router
+from fleetspeak.client.services.loader import ServiceFile
+from fleetspeak.client.services.manager import ServiceManager
+from fleetspeak.client.services.system import SystemService
+from fleetspeak.client.state import StateKeeper
+from fleetspeak.errors import ConfigError
+from fleetspeak.ids import show
+from fleetspeak.interfaces import ICommunicator
+
+STOP_LIMIT = 10.0
+"""Seconds from the signal until the process ends, cleanly or not; upstream's figure."""
+
+
+class ClientService(Service):
+    """One running client.
+
+    Start: state (and with it the identity), services, ClientInfo, communicator; so the first contact lists every
+    service.  Stop: no more of the server's messages, services, the acks, the communicator (which delivers what is
+    held), state.
+    """
+
+    name = "fleetspeak-client"
+    _log = Logger()
+
+    def __init__(
+        self,
+        *,
+        state: StateKeeper,
+        outbox: ClientOutbox,
+        router: Router,
+        reports: Reports,
+        manager: ServiceManager,
+        system: SystemService,
+        load_services: Callable[[], Iterable[ServiceFile]],
+        make_communicator: Callable[[], ICommunicator],
+        warnings: Iterable[str],
+        ending: Ending,
+        clock: Any,
+    ) -> None:
+        self._state = state
+        self._outbox = outbox
+        self._router = router
+        self._reports = reports
+        self._manager = manager
+        self._system = system
+        self._load_services = load_services
+        self._make_communicator = make_communicator
+        self._communicator: ICommunicator | None = None
+        self._warnings = warnings
+        self._ending = ending
+        self._clock = clock
+        self._starting: Deferred[None] | None = None
+        self._opened = False
+        state.on_rekey(self._rekeyed)
+
+    def startService(self) -> None:  # noqa: N802
+        """Begin to start.  What makes it impossible is logged in one line, and ends the process with status 1."""
+        super().startService()  # type: ignore[no-untyped-call]
+        self._ending.begin()
+        self._starting = Deferred.fromCoroutine(self._start())
+        self._starting.addErrback(self._not_started)
+
+    def stopService(self) -> Deferred[None]:  # noqa: N802
+        """Stop cleanly within `STOP_LIMIT`; what does not is left behind, and the exit status is 1."""
+        super().stopService()  # type: ignore[no-untyped-call]
+        if self._starting is not None:
+            self._starting.cancel()
+        stopping = Deferred.fromCoroutine(self._stop())
+        stopping.addTimeout(STOP_LIMIT, self._clock)
+        return stopping.addErrback(self._not_stopped)
+
+    async def _start(self) -> None:
+        for warning in self._warnings:
+            self._log.warn("{warning}", warning=warning)
+        # Everything that reads files here reads small ones, before there is anybody whom it could hold up.
+        self._state.open()
+        self._opened = True
+        self._log.info("client {client_id} starting", client_id=show(self._state.identity.client_id))
+        await self._manager.install(self._load_services())
+        self._state.start()
+        self._system.announce()
+        self._communicator = self._make_communicator()
+        self._communicator.start()
+        self._log.info(
+            "client {client_id} started with {count} services",
+            client_id=show(self._state.identity.client_id),
+            count=len(self._manager.names()),
+        )
+
+    async def _stop(self) -> None:
+        self._router.close()
+        self._system.stop()
+        await self._manager.stop()
+        self._reports.flush()
+        if self._communicator is not None:
+            await as_deferred(self._communicator.stop())
+        self._outbox.close()
+        if self._opened:
+            await self._state.close()
+        self._log.info("client stopped")
+
+    def _rekeyed(self, _: object) -> None:
+        if self._communicator is not None:
+            self._communicator.reset()
+
+    def _not_started(self, failure: Any) -> None:
+        if failure.check(CancelledError):
+            return
+        if failure.check(ConfigError):
+            self._log.critical("Stopped due to unrecoverable error: {error}", error=failure.value)
+        else:
+            self._log.failure("Stopped due to unrecoverable error", failure)
+        self._ending.end(FAILED)
+
+    def _not_stopped(self, failure: Any) -> None:
+        if failure.check(TimeoutError):
+            self._log.error("did not stop within {limit:.0f} s; ending without", limit=STOP_LIMIT)
+        else:
+            self._log.failure("did not stop cleanly", failure)
+        self._ending.end(FAILED)

@@ -1,0 +1,48 @@
+"""What a client service may use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from zope.interface import implementer
+
+from fleetspeak.client.router import Router
+from fleetspeak.ids import ClientId
+from fleetspeak.interfaces import IClientServiceContext
+from fleetspeak.pb import common
+
+
+@implementer(IClientServiceContext)
+class ServiceContext:
+    """See `IClientServiceContext`."""
+
+    def __init__(
+        self,
+        service_name: str,
+        reactor: Any,
+        labels: tuple[str, ...],
+        *,
+        router: Router,
+        client_id: Callable[[], ClientId],
+        service_names: Callable[[], list[str]],
+        std_forward: bool,
+    ) -> None:
+        self.service_name = service_name
+        self.reactor = reactor
+        self.labels = labels
+        self.service_names = service_names
+        self.std_forward = std_forward
+        """Attach children to the client's own stdin, stdout and stderr; an aid for testing."""
+        self._router = router
+        self._client_id = client_id
+
+    @property
+    def client_id(self) -> ClientId:
+        """The current one; a rekey changes it."""
+        return self._client_id()
+
+    def send(self, message: common.Message, on_ack: Callable[[], None] | None = None) -> Deferred[None]:
+        """See `IClientServiceContext.send`."""
+        return self._router.send(self.service_name, message, on_ack)

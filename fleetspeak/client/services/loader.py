@@ -1,0 +1,109 @@
+"""Reads the service configurations in a client's configuration directory."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from google.protobuf.message import DecodeError
+from twisted.logger import Logger
+
+from fleetspeak.config import textproto
+from fleetspeak.errors import ConfigError
+from fleetspeak.pb import system
+from fleetspeak.security import signing
+
+SIGNED = "services"
+TEXT = "textservices"
+
+MAX_FILE = 4 * 1024 * 1024
+"""Bytes in a service configuration that we are willing to read."""
+
+_log = Logger()
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceFile:
+    """One service configuration, and where it came from."""
+
+    config: system.ClientServiceConfig
+    path: Path
+    signature: bytes = b""
+    """What came with it, if it is from ``services/``."""
+    text: str = ""
+    """The text it was parsed from, if it is from ``textservices/``."""
+
+    def where(self, field: str) -> str:
+        """Where that field is: ``path:line``, or only the path if there is no line."""
+        match = re.search(rf"^[^#\n]*\b{re.escape(field)}\s*[:{{]", self.text, re.MULTILINE)
+        return f"{self.path}:{self.text.count(chr(10), 0, match.start()) + 1}" if match else str(self.path)
+
+
+def load_services(directory: Path, deployment_keys: Sequence[RSAPublicKey]) -> Iterator[ServiceFile]:
+    """Read what is in ``services/``, then what is in ``textservices/``, each by file name.  Blocks.
+
+    A file that cannot be used is logged and skipped.
+
+    @param deployment_keys: when there are any, one of them must have signed each file in ``services/``.
+    """
+    for path in _files_of(directory / SIGNED):
+        try:
+            yield _read_signed(path, deployment_keys)
+        except ConfigError as error:
+            _log.error("service not installed: {error}", error=error)
+    for path in _files_of(directory / TEXT):
+        try:
+            yield _read_text(path)
+        except ConfigError as error:
+            _log.error("service not installed: {error}", error=error)
+
+
+def _files_of(directory: Path) -> list[Path]:
+    try:
+        return sorted(directory.iterdir())
+    except OSError as error:
+        _log.warn("no services from {directory}: {error}", directory=directory, error=error.strerror)
+        return []
+
+
+def _read_signed(path: Path, deployment_keys: Sequence[RSAPublicKey]) -> ServiceFile:
+    try:
+        signed = system.SignedClientServiceConfig.FromString(_read(path))
+    except DecodeError:
+        raise ConfigError(f"{path}: expected a binary fleetspeak.SignedClientServiceConfig") from None
+    if deployment_keys and not signing.verify(signed, deployment_keys):
+        raise ConfigError(
+            f"{path}: {'wrong signature' if signed.signature else 'no signature'}, expected one by "
+            "a deployment key of this client; sign it with: fleetspeak sign-service"
+        )
+    try:
+        config = system.ClientServiceConfig.FromString(signed.service_config)
+    except DecodeError:
+        raise ConfigError(f"{path}: its service_config is no fleetspeak.ClientServiceConfig") from None
+    return ServiceFile(config, path, signature=signed.signature)
+
+
+def _read_text(path: Path) -> ServiceFile:
+    try:
+        text = _read(path).decode()
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: expected a text fleetspeak.ClientServiceConfig, but {error}") from None
+    config = textproto.parse(text, str(path), system.ClientServiceConfig, ignore_unknown=True)
+    return ServiceFile(config, path, text=text)
+
+
+def _read(path: Path) -> bytes:
+    # Looked at first, because opening a named pipe would wait for a writer.
+    if not path.is_file():
+        raise ConfigError(f"{path}: expected a file with one service configuration")
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_FILE + 1)
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from error
+    if len(data) > MAX_FILE:
+        raise ConfigError(f"{path}: larger than {MAX_FILE} bytes, expected one service configuration")
+    return data

@@ -1,0 +1,230 @@
+"""Installs the services of a client, restarts them, and ends them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from google.protobuf.message import DecodeError
+from google.protobuf.message import Message as ProtobufMessage
+from twisted.internet.defer import Deferred, DeferredList, DeferredLock
+from twisted.logger import Logger, LogLevel
+
+from fleetspeak.client.addressing import RESERVED_NAMES
+from fleetspeak.client.awaiting import within
+from fleetspeak.client.flow import Flow
+from fleetspeak.client.inbox import Inbox
+from fleetspeak.client.reports import Reports
+from fleetspeak.client.router import Router
+from fleetspeak.client.services.loader import ServiceFile
+from fleetspeak.errors import ConfigError, FleetspeakError
+from fleetspeak.interfaces import IClientService, IClientServiceContext, IClientServiceFactory
+from fleetspeak.pb import system
+
+START_LIMIT = 10.0
+"""Seconds a service may take to start; one that takes longer is not installed."""
+
+STOP_LIMIT = 5.0
+"""Seconds a service may take to stop; one that takes longer is left behind.  A daemon is killed after 2 s."""
+
+
+class ServiceProblem(FleetspeakError):
+    """A service cannot be restarted; the text goes to the server."""
+
+
+class MakeContext(Protocol):
+    """Makes what a service may use."""
+
+    def __call__(self, service_name: str, service_names: Callable[[], list[str]], /) -> IClientServiceContext: ...
+
+
+@dataclass(slots=True, eq=False)
+class _Installed:
+    """A service that runs, and what it was made from."""
+
+    file: ServiceFile
+    service: IClientService
+    inbox: Inbox
+
+
+class ServiceManager:
+    """The services by name, each with its inbox.
+
+    What stops a service never waits for what the service is processing: that is cancelled first.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        factories: Mapping[str, IClientServiceFactory],
+        labels: Sequence[str],
+        router: Router,
+        flow: Flow,
+        reports: Reports,
+        make_context: MakeContext,
+        clock: Any,
+    ) -> None:
+        self._factories = factories
+        self._labels = frozenset(labels)
+        self._router = router
+        self._flow = flow
+        self._reports = reports
+        self._make_context = make_context
+        self._clock = clock
+        self._installed: dict[str, _Installed] = {}
+        self._changing = DeferredLock()
+
+    def names(self) -> list[str]:
+        """The installed services, without ``system``."""
+        return list(self._installed)
+
+    def installed(self) -> list[system.ClientInfoData.ServiceID]:
+        """The same with the signatures their configurations came with, as a ClientInfo wants them."""
+        return [
+            system.ClientInfoData.ServiceID(name=name, signature=installed.file.signature)
+            for name, installed in self._installed.items()
+        ]
+
+    async def install(self, files: Iterable[ServiceFile]) -> None:
+        """Start these services; of two with one name the later wins.  One that fails is logged and skipped."""
+        await self._changing.acquire()
+        try:
+            for file in files:
+                await self._install_one(file)
+        finally:
+            self._changing.release()
+
+    async def restart(self, name: str) -> None:
+        """Stop a service and start it anew from the same configuration; what is queued for it stays.
+
+        @raise ServiceProblem: there is none, or it did not start again and is gone.
+        """
+        if name in RESERVED_NAMES:
+            raise ServiceProblem(f"can't restart service: illegal service name [{name}]")
+        await self._changing.acquire()
+        try:
+            installed = self._installed.get(name)
+            if installed is None:
+                raise ServiceProblem(f"failed to remove non-existent service: {name}")
+            installed.inbox.detach()
+            await self._stop_one(name, installed.service)
+            try:
+                installed.service = await self._start(installed.file)
+            except Exception as error:
+                self._remove(name)
+                raise ServiceProblem(f"can't reinstall service '{name}' on restart: {error}") from error
+            installed.inbox.attach(installed.service)
+        finally:
+            self._changing.release()
+        self._log.info("service {service} restarted", service=name)
+
+    async def stop(self) -> None:
+        """Cancel what is being processed, then stop all services, side by side."""
+        leaving = dict(self._installed)
+        for installed in leaving.values():
+            installed.inbox.close()
+        stops = [Deferred.fromCoroutine(self._stop_one(name, installed.service)) for name, installed in leaving.items()]
+        await DeferredList(stops, consumeErrors=True)
+
+    # ---- one service
+
+    async def _install_one(self, file: ServiceFile) -> None:
+        name = file.config.name
+        try:
+            service = await self._start(file)
+        except ConfigError as error:
+            self._log.error("service not installed: {error}", error=error)
+            return
+        except Exception as error:
+            self._log.error(
+                "service not installed: {path}: {service!r} failed to start: {error}",
+                path=file.path,
+                service=name,
+                error=str(error) or type(error).__name__,
+            )
+            self._log.failure("where it failed", level=LogLevel.debug)
+            return
+        previous = self._installed.get(name)
+        if previous is None:
+            inbox = Inbox(name, self._flow, self._reports, self._clock)
+            self._flow.add_service(name)
+            self._router.add(name, inbox)
+        else:
+            self._log.warn(
+                "service {service} of {path} replaces the one of {previous}",
+                service=name,
+                path=file.path,
+                previous=previous.file.path,
+            )
+            inbox = previous.inbox
+            inbox.detach()
+            await self._stop_one(name, previous.service)
+        self._installed[name] = _Installed(file, service, inbox)
+        inbox.attach(service)
+        self._log.info("service {service} installed from {path}", service=name, path=file.path)
+
+    async def _start(self, file: ServiceFile) -> IClientService:
+        """Check, build and start.  Raises ConfigError, or whatever the service raises."""
+        factory = self._factory_of(file)
+        config = _unpack_config(file, factory)
+        context = self._make_context(file.config.name, self.names)
+        try:
+            service: IClientService = factory.make(config, context)
+        except ConfigError as error:
+            raise ConfigError(f"{file.where('config')}: service {file.config.name!r}: {error}") from error
+        await within(START_LIMIT, service.start(), self._clock)
+        return service
+
+    def _factory_of(self, file: ServiceFile) -> IClientServiceFactory:
+        config = file.config
+        if config.name in RESERVED_NAMES:
+            raise ConfigError(f"{file.where('name')}: illegal service name [{config.name}], expected one of your own")
+        for label in config.required_labels:
+            if label.service_name == "client" and label.label not in self._labels:
+                raise ConfigError(
+                    f"{file.where('required_labels')}: service config [{config.name}] requires label "
+                    f"client:{label.label}, this client has {', '.join(sorted(self._labels))}"
+                )
+        factory = self._factories.get(config.factory)
+        if factory is None:
+            raise ConfigError(
+                f'{file.where("factory")}: factory not found: "{config.factory}", expected one of '
+                f"{', '.join(sorted(self._factories))}"
+            )
+        return factory
+
+    async def _stop_one(self, name: str, service: IClientService) -> None:
+        try:
+            await within(STOP_LIMIT, service.stop(), self._clock)
+        except Exception as error:
+            self._log.error(
+                "service {service} did not stop cleanly: {error}",
+                service=name,
+                error=str(error) or type(error).__name__,
+            )
+            self._log.failure("where it failed", level=LogLevel.debug)
+
+    def _remove(self, name: str) -> None:
+        installed = self._installed.pop(name)
+        self._router.remove(name)
+        self._flow.remove_service(name)
+        installed.inbox.close()
+
+
+def _unpack_config(file: ServiceFile, factory: IClientServiceFactory) -> ProtobufMessage | None:
+    """The configuration of the factory's own type, or None if there is none."""
+    packed = file.config.config
+    if not packed.type_url or factory.config_type is None:
+        return None
+    config: ProtobufMessage = factory.config_type()
+    try:
+        if packed.Unpack(config):
+            return config
+    except DecodeError:
+        raise ConfigError(f"{file.where('config')}: the bytes of its config cannot be parsed") from None
+    raise ConfigError(
+        f"{file.where('config')}: config is of type {packed.TypeName()}, expected "
+        f"{config.DESCRIPTOR.full_name} for factory {file.config.factory!r}"
+    )

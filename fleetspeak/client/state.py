@@ -1,0 +1,164 @@
+"""What the client remembers across restarts: its key, the server's last nonce, revoked serial numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from twisted.internet.defer import Deferred, DeferredLock
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+
+from fleetspeak.client.identity import KeyedIdentity, load_identity, new_identity
+from fleetspeak.errors import ConfigError
+from fleetspeak.ids import show
+from fleetspeak.interfaces import IPersistence
+from fleetspeak.pb import client
+from fleetspeak.security import keys
+
+FLUSH_INTERVAL = 60.0
+"""Seconds between looks whether something less urgent than the key must be written."""
+
+
+class InThread(Protocol):
+    """Runs a blocking call elsewhere; `deferToThreadPool` bound to a reactor and a pool is one."""
+
+    def __call__(self, call: Callable[[client.ClientState], None], state: client.ClientState, /) -> Deferred[None]: ...
+
+
+class StateKeeper:
+    """Holds the client's state and writes it: at once when the key changes, otherwise within a minute.
+
+    Writes go to a thread one after another, so the disk never holds up the reactor, nor an older state
+    overwrites a newer one.
+    """
+
+    _log = Logger()
+
+    def __init__(self, persistence: IPersistence, clock: IReactorTime, in_thread: InThread) -> None:
+        self._persistence = persistence
+        self._clock = clock
+        self._in_thread = in_thread
+        self._state = client.ClientState()
+        self._revoked: set[bytes] = set()
+        self._identity: KeyedIdentity | None = None
+        self._dirty = False
+        self._writing = DeferredLock()
+        self._listeners: list[Callable[[KeyedIdentity], None]] = []
+        self._ticking = LoopingCall(self._tick)
+        self._ticking.clock = clock
+
+    @property
+    def identity(self) -> KeyedIdentity:
+        """Who we are now.  Only after `open`."""
+        assert self._identity is not None, "the state is not open"
+        return self._identity
+
+    @property
+    def nonce(self) -> int:
+        """The sequencing nonce of the server's last contact data; 0 before the first."""
+        return self._state.sequencing_nonce
+
+    @nonce.setter
+    def nonce(self, value: int) -> None:
+        if value != self._state.sequencing_nonce:
+            self._state.sequencing_nonce = value
+            self._dirty = True
+
+    def is_revoked(self, serial: int) -> bool:
+        """Is this serial number of a certificate on the list of revoked ones?"""
+        return bool(self._revoked) and serial.to_bytes((serial.bit_length() + 7) // 8, "big") in self._revoked
+
+    def on_rekey(self, listener: Callable[[KeyedIdentity], None]) -> None:
+        """Call `listener` with each new identity from now on."""
+        self._listeners.append(listener)
+
+    def open(self) -> None:
+        """Read the state, or make a new key, and write it before anybody can see it.  Blocks; begins no timer.
+
+        @raise ConfigError: it cannot be kept there, or its key cannot be read; says what to do.
+        """
+        self._state = self._persistence.load()
+        self._revoked = {serial.lstrip(b"\0") for serial in self._state.revoked_cert_serials}
+        if self._state.client_key:
+            try:
+                self._identity = load_identity(self._state.client_key, self._clock.seconds())
+            except ValueError as error:
+                raise ConfigError(
+                    f"unable to parse client key of the state in {self._persistence}: {error}; put a good copy "
+                    "in its place, or move it away to start with a new identity"
+                ) from None
+        else:
+            self._identity = new_identity(self._clock.seconds())
+            self._state.client_key = keys.dump_sec1(self._identity.key)
+        try:
+            self._persistence.save(self._state)
+        except OSError as error:
+            raise ConfigError(
+                f"cannot write the client's state to {self._persistence}: {error.strerror}; its folder must exist, "
+                "be writable for the client, and have room"
+            ) from error
+
+    def start(self) -> None:
+        """Begin to write changes once a minute."""
+        self._ticking.start(FLUSH_INTERVAL, now=False)
+
+    async def close(self) -> None:
+        """Stop the timer and write what is not written yet.  Never fails, only logs."""
+        if self._ticking.running:
+            self._ticking.stop()
+        await self._flush()
+
+    async def rekey(self) -> KeyedIdentity:
+        """Become somebody else.  The new key is durable before it is used.
+
+        @raise OSError: it could not be written; then the identity stays as it is.
+        """
+        identity = new_identity(self._clock.seconds())
+        await self._writing.acquire()
+        try:
+            state = self._snapshot()
+            state.client_key = keys.dump_sec1(identity.key)
+            await self._in_thread(self._persistence.save, state)
+            self._state.client_key = state.client_key
+            previous, self._identity = self.identity, identity
+        finally:
+            self._writing.release()
+        self._log.info(
+            "rekeyed: client {old} is now client {client_id}",
+            old=show(previous.client_id),
+            client_id=show(identity.client_id),
+        )
+        for listener in self._listeners:
+            try:
+                listener(identity)
+            except Exception:
+                self._log.failure("a listener failed at the new identity")
+        return identity
+
+    async def _flush(self) -> None:
+        await self._writing.acquire()
+        try:
+            if not self._dirty:
+                return
+            self._dirty = False
+            await self._in_thread(self._persistence.save, self._snapshot())
+        except Exception as error:
+            self._dirty = True
+            self._log.error(
+                "cannot write the client's state to {where}: {error}; trying again in {interval:.0f} s",
+                where=self._persistence,
+                error=error,
+                interval=FLUSH_INTERVAL,
+            )
+        finally:
+            self._writing.release()
+
+    def _tick(self) -> Deferred[None]:
+        return Deferred.fromCoroutine(self._flush())
+
+    def _snapshot(self) -> client.ClientState:
+        state = client.ClientState()
+        state.CopyFrom(self._state)
+        return state

@@ -1,0 +1,84 @@
+"""``twistd fleetspeak-client``: its options, and the service it runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from twisted.application.service import IService
+from twisted.python import usage
+
+from fleetspeak.client.assembly import build_client
+from fleetspeak.client.processend import ProcessEnd
+from fleetspeak.config.client import ClientSettings, read_client_config, small_set_up
+from fleetspeak.errors import ConfigError
+
+
+class Options(usage.Options):
+    """Either the configuration file of the Go client, or the small set-up that needs none."""
+
+    synopsis = "[--config FILE | --trusted-cert-file FILE --server HOST:PORT]"
+    longdesc = (
+        "Keeps contact with a Fleetspeak server and runs the services of this machine. Needs either --config, a "
+        "text-format fleetspeak.client.generic.Config, or --trusted-cert-file and --server."
+    )
+    optParameters = [  # noqa: N815
+        ["config", None, None, "Configuration file, a text-format fleetspeak.client.generic.Config."],
+        ["trusted-cert-file", None, None, "PEM file of the authority that issued the servers' certificates."],
+        [
+            "config-path",
+            None,
+            None,
+            "Folder of the client's state, communicator.txt, services/ and textservices/; made if it is missing. "
+            "Without --config the default is ./fleetspeak-client.",
+        ],
+    ]
+    optFlags = [  # noqa: N815
+        ["std-forward", None, "Attach daemon services to the client's own stdin, stdout and stderr, for testing."],
+    ]
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self["server"] = []
+        self["deployment-key-file"] = []
+
+    def opt_server(self, address: str) -> None:
+        """Server to connect to, as host:port; give it once for each, in order of preference."""
+        self["server"].append(address)
+
+    def opt_deployment_key_file(self, path: str) -> None:
+        """PEM file of a public key; when given, one such key must have signed each file in services/."""
+        self["deployment-key-file"].append(path)
+
+    def postOptions(self) -> None:  # noqa: N802
+        """Refuse what does not go together."""
+        small = [name for name in ("trusted-cert-file", "server") if self[name]]
+        if self["config"] is not None:
+            given = [name for name in (*small, "config-path") if self[name]]
+            if given:
+                raise usage.UsageError(f"--config goes without --{given[0]}: the file says that")
+        elif len(small) < 2:
+            raise usage.UsageError("give --config FILE, or both --trusted-cert-file FILE and --server HOST:PORT")
+
+
+def settings_of(options: Options) -> ClientSettings:
+    """Read what the options name.  Raises ConfigError."""
+    keys = [Path(path) for path in options["deployment-key-file"]]
+    if options["config"] is not None:
+        return read_client_config(Path(options["config"]), keys)
+    return small_set_up(
+        trusted_cert_file=Path(options["trusted-cert-file"]),
+        servers=options["server"],
+        config_path=Path(options["config-path"] or "fleetspeak-client"),
+        deployment_key_files=keys,
+    )
+
+
+def makeService(options: Options) -> IService:  # noqa: N802
+    """The client as twistd runs it.  Raises SystemExit, with one line and status 1, if it cannot be."""
+    from twisted.internet import reactor
+
+    try:
+        settings = settings_of(options)
+        return build_client(settings, reactor, ProcessEnd(reactor), std_forward=bool(options["std-forward"]))
+    except ConfigError as error:
+        raise SystemExit(f"fleetspeak-client: Stopped due to unrecoverable error: {error}") from None
