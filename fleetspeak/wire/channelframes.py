@@ -1,0 +1,79 @@
+"""Frames of the channel between the client and a service's process: magic { length body magic } ..."""
+
+from __future__ import annotations
+
+import struct
+
+from fleetspeak.errors import ProtocolError, TooLarge
+
+MAGIC = b"\x01\x10\xee\xf1"
+"""0xF1EE1001, little-endian."""
+
+MAX_MESSAGE = 2 * 1024 * 1024
+"""Bytes in one message; exactly so many are allowed."""
+
+_LENGTH = struct.Struct("<I")
+_MAGIC_NUMBER = _LENGTH.unpack(MAGIC)[0]
+
+
+def encode(body: bytes) -> bytes:
+    """Length, body and the magic number behind it.  Raises TooLarge."""
+    if len(body) > MAX_MESSAGE:
+        raise TooLarge(f"message of {len(body)} bytes, only {MAX_MESSAGE} allowed")
+    return b"".join((_LENGTH.pack(len(body)), body, MAGIC))
+
+
+class Decoder:
+    """Cuts one direction of a channel into message bodies, wherever the pipe cut it."""
+
+    def __init__(self) -> None:
+        self.awaiting = "magic"
+        """What must come next, ``magic``, ``length`` or ``body``; each has a time limit of its own."""
+        self._buffer = bytearray()
+        self._size = 0
+        self._body: bytes | None = None
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """The bodies that `data` completes, each once the magic number behind it has come.
+
+        Raises ProtocolError for a wrong magic number, TooLarge for a length over the limit, before it is kept.
+        """
+        self._buffer += data
+        bodies: list[bytes] = []
+        while (part := self._take()) is not None:
+            if self.awaiting == "magic":
+                self._check_magic(part)
+                if self._body is not None:
+                    bodies.append(self._body)
+                    self._body = None
+                self.awaiting = "length"
+            elif self.awaiting == "length":
+                (self._size,) = _LENGTH.unpack(part)
+                if self._size > MAX_MESSAGE:
+                    raise TooLarge(f"read unexpected size, want less than [{MAX_MESSAGE:x}], got [{self._size:x}]")
+                self.awaiting = "body"
+            else:
+                self._body = part
+                self.awaiting = "magic"
+        return bodies
+
+    def finish(self) -> None:
+        """The other side closed.  Raises ProtocolError unless a length was due, the orderly place to end."""
+        if self.awaiting == "magic" and not self._buffer:
+            raise ProtocolError("error reading magic number: EOF")
+        if self.awaiting != "length" or self._buffer:
+            raise ProtocolError(f"the channel ended inside a {self.awaiting}")
+
+    def _take(self) -> bytes | None:
+        size = self._size if self.awaiting == "body" else _LENGTH.size
+        if len(self._buffer) < size:
+            return None
+        part = bytes(self._buffer[:size])
+        del self._buffer[:size]
+        return part
+
+    @staticmethod
+    def _check_magic(part: bytes) -> None:
+        if part != MAGIC:
+            got = _LENGTH.unpack(part)[0]
+            raise ProtocolError(f"read unexpected magic number, want [{_MAGIC_NUMBER:x}], got [{got:x}]")
