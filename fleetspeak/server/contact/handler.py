@@ -112,7 +112,7 @@ class ContactHandler:
         if messages:
             await process(self._store, self._ingestor, messages, session.client, is_new=False)
             await write(self._store, Exchange(messages, contact_id=session.contact_id))
-        return session.tokens.grant(dict(data.AllowedMessages))
+        return bool(data.AllowedMessages) and session.tokens.grant(data.AllowedMessages)
 
     async def look(self, session: Session) -> Sequence[common.Message]:
         """Take what waits for the client of a stream.
@@ -140,7 +140,7 @@ class ContactHandler:
         data = parse(wrapped)
         client = known or ClientData(identity.key, _labels(claim))
         session = Session(address, identity, client, self._nonce())
-        session.tokens.start(dict(data.AllowedMessages))
+        session.tokens.start(data.AllowedMessages)
         messages = take_in_all(data.messages, client_id, tags, self._now_ns())
         return _Admitted(session, data, messages, is_new=known is None)
 

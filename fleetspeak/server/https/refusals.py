@@ -1,0 +1,78 @@
+"""Refusals: an answer for the client, and a line for the operator."""
+
+from __future__ import annotations
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from fleetspeak import ids
+from fleetspeak.errors import FleetspeakError, NotAuthorized, NotReady
+from fleetspeak.server.contact.identify import Identity
+from fleetspeak.server.https.streamrequest import StreamedRequest, show_address
+from fleetspeak.server.services.sparselog import SparseLog
+
+LOG_INTERVAL = 1.0
+"""Seconds between two lines: what a whole fleet does wrong must not fill the disk."""
+
+log = Logger()
+
+
+class Refusals:
+    """Answers requests that cannot be served, and logs that, sparsely."""
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._lines = SparseLog(clock, LOG_INTERVAL)
+
+    def refuse(
+        self,
+        request: StreamedRequest,
+        identity: Identity | None,
+        code: int,
+        text: str,
+        detail: Exception | None = None,
+    ) -> None:
+        """Answer `request` with `code` and `text`; `detail` is for the log only."""
+        if self._lines.due():
+            log.warn(
+                "{path} from {address}, client {client_id}, refused with {code}: {reason} ({more} more since the last "
+                "line)",
+                path=request.path.decode("ascii", "replace")[:100],
+                address=show_address(request.client),
+                client_id=ids.show(identity.client_id) if identity else "unknown",
+                code=code,
+                reason=f"{text}: {detail}" if detail else text,
+                more=self._lines.take_held_back(),
+            )
+        request.refuse(code, text)
+
+    def ended(self, request: StreamedRequest, identity: Identity, reason: object) -> None:
+        """Note why something of a stream did not go on."""
+        if self._lines.due():
+            log.warn(
+                "the stream of client {client_id} at {address}: {reason} ({more} more since the last line)",
+                client_id=ids.show(identity.client_id),
+                address=show_address(request.client),
+                reason=reason,
+                more=self._lines.take_held_back(),
+            )
+
+    def failed(self, request: StreamedRequest, identity: Identity, failure: Failure) -> None:
+        """Note that something did not work; with a traceback if it is an error of ours."""
+        if isinstance(failure.value, (FleetspeakError, TimeoutError)):
+            self.ended(request, identity, str(failure.value) or "it took too long")
+        else:
+            log.failure(
+                "handling a contact of client {client_id} failed",
+                failure=failure,
+                client_id=ids.show(identity.client_id),
+            )
+
+
+def answer_to(error: FleetspeakError) -> tuple[int, str]:
+    """Status and text for a contact that ended in `error`."""
+    if isinstance(error, NotAuthorized):
+        return 503, "not authorized"
+    if isinstance(error, NotReady):
+        return 500, "Server not ready."
+    return 500, f"error processing contact: {error}"
