@@ -83,6 +83,15 @@ class Deployment:
     def admin_address(self) -> str:
         return f"127.0.0.1:{self.admin_port}"
 
+    @property
+    def https_address(self) -> tuple[str, int]:
+        return "localhost", self.https_port
+
+    @property
+    def trusted_pem(self) -> str:
+        """The authority that clients trust."""
+        return (self.folder / "ca.pem").read_text()
+
     def _request(self) -> str:
         return f"""
             configuration_name: "Interop"
