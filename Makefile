@@ -1,0 +1,43 @@
+# All the set-up there is: each target makes what it needs first.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: help venv demo test lint format protos wheel clean
+
+help: ## Say what there is to make
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 17
+
+venv: $(VENV)/ready ## Make .venv with everything that development needs
+
+$(VENV)/ready: setup.cfg pyproject.toml tools/make-venv
+	@PYTHON=$(PYTHON) tools/make-venv
+
+demo: venv ## Run a server, two clients and a service at each end, until Ctrl-C
+	@$(BIN)/fleetspeak demo $(ARGS)
+
+test: venv ## Run all tests, those against the released Go programs too
+	@tools/need-debian mariadb-server-core mariadb-client-core
+	@PYTHON=$(BIN)/python tools/get-peer
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: venv ## Check style and types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+format: venv ## Put the code into its style
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+protos: ## Generate fleetspeak/src from protos
+	tools/make-protos
+
+wheel: venv ## Build dist/*.whl
+	$(BIN)/python -m build --wheel
+
+clean: ## Remove everything that was made
+	rm -rf .venv .venv-protoc .venv-upstream .cache build dist *.egg-info
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -prune -exec rm -rf {} +
