@@ -21,8 +21,8 @@ from fleetspeak.server.services.manager import Lookup, ServiceManager
 MAX_MESSAGE = 2 * 1024 * 1024
 """Most bytes of a serialized message for a client: what a client can take in one channel frame."""
 
-STREAM_LIFE_NS = 10 * 60 * 1_000_000_000
-"""A client whose last contact was streaming but is older than this has no stream there any more."""
+STREAM_LIFE_NS = 11 * 60 * 1_000_000_000
+"""A stream that began longer ago is over: they live for 10 minutes, jitter on top."""
 
 log = Logger()
 

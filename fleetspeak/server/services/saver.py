@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ from fleetspeak import ids
 from fleetspeak.errors import ConfigError, PermanentError, TemporaryError
 from fleetspeak.interfaces import IServerService, IServerServiceContext, IServerServiceFactory
 from fleetspeak.pb import common
+from fleetspeak.security.files import PRIVATE, write_atomically
 
 FOLDER_MODE = 0o700
 SUFFIX = ".textproto"
@@ -63,29 +62,9 @@ class MessageSaver:
         """In a thread."""
         text = text_format.MessageToString(message, as_utf8=True)
         try:
-            replace_file(path, text.encode())
+            write_atomically(path, text.encode(), PRIVATE)
         except OSError as error:
             raise TemporaryError(f"cannot write {path}: {error.strerror}") from error
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Write a file that is seen whole or not at all, even after a power cut.  Blocks.  Raises OSError."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(temporary)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 @implementer(IPlugin, IServerServiceFactory)

@@ -1,0 +1,164 @@
+"""Puts a server together from its parts.  The one place that knows every implementation."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from fleetspeak.config.addresses import show
+from fleetspeak.config.server import ServerSettings
+from fleetspeak.errors import ConfigError
+from fleetspeak.interfaces import IServerServiceContext, IServerServiceFactory, IStore
+from fleetspeak.server.admin.operations import AdminOperations
+from fleetspeak.server.admin.server import AdminServer
+from fleetspeak.server.authorizers import AllowAll, RequiredLabel
+from fleetspeak.server.cache import ClientCache
+from fleetspeak.server.contact.handler import ContactHandler
+from fleetspeak.server.dispatch import Dispatcher
+from fleetspeak.server.health import HealthEndpoint
+from fleetspeak.server.https.frontend import HttpsFrontend
+from fleetspeak.server.inserts import Inserter
+from fleetspeak.server.lifecycle import Step, SteppedService
+from fleetspeak.server.notify.local import LocalNotifier
+from fleetspeak.server.processend import ProcessEnd
+from fleetspeak.server.services.backlog import Backlog
+from fleetspeak.server.services.manager import SYSTEM, ServiceContext, ServiceManager
+from fleetspeak.server.services.system import SystemService
+from fleetspeak.store.sqlite import SqliteStore
+
+log = Logger()
+
+
+class Server:
+    """The parts of one server, connected, none of them started."""
+
+    def __init__(
+        self,
+        settings: ServerSettings,
+        factories: Iterable[IServerServiceFactory],
+        reactor: Any,
+        *,
+        store: IStore | None = None,
+        now_ns: Callable[[], int] = time.time_ns,
+        uniform: Callable[[], float] = random.random,
+    ) -> None:
+        """
+        @param factories: of the services that `settings` names.
+        @param store: used in place of the SQLite database that `settings` names.
+        @raise ConfigError: `settings` cannot work.
+        """
+        self.settings = settings
+        self.reactor = reactor
+        self.store: IStore = store or SqliteStore(
+            str(settings.database_path), now_ns=now_ns, uniform=uniform, reactor=reactor
+        )
+        self.dispatcher = Dispatcher()
+        self.cache = ClientCache(self.store.client_data, reactor.seconds)
+        self.manager = ServiceManager(reactor, now_ns)
+        self.backlog = Backlog(self.store, self.manager, reactor, now_ns, uniform)
+        self.notifier = LocalNotifier(self.dispatcher)
+        self.inserter = Inserter(
+            self.store,
+            self.cache.lookup,
+            self.dispatcher.dispatch,
+            self.notifier,
+            self.manager,
+            self.backlog,
+            now_ns,
+        )
+        self._install_services(factories, now_ns)
+        self.frontend = self._frontend(now_ns)
+        self.admin = self._admin()
+        self.health = self._health()
+
+    def steps(self) -> list[Step]:
+        """The order of starting; stopping goes the other way.
+
+        Clients are let in when everything else is ready, and are the first to be sent away; the store is there for
+        all the others as long as any of them is.
+        """
+        steps = [
+            Step("store", self.store.open, self.store.close),
+            Step("services", self.manager.start, self.manager.stop),
+            Step("backlog", self.backlog.start, self._finish_processing),
+        ]
+        if self.admin is not None:
+            steps.append(Step("admin API", self.admin.start, self.admin.stop))
+        if self.health is not None:
+            steps.append(Step("health endpoint", self.health.start, self.health.stop))
+        if self.frontend is not None:
+            steps.append(Step("frontend", self._open_frontend, self.frontend.drain_and_close))
+        return steps
+
+    async def _open_frontend(self) -> None:
+        assert self.frontend is not None, "there is a step for it only if there is one"
+        bound: Any = await self.frontend.open()
+        log.info("HTTPS frontend listens on {address}", address=show(bound.host, bound.port))
+
+    async def _finish_processing(self) -> None:
+        """Let messages that are being processed end; those that take too long stay pending."""
+        ending = [Deferred.fromCoroutine(work) for work in (self.backlog.stop(), self.inserter.stop())]
+        await self.manager.drain()
+        for ended in ending:
+            await ended
+
+    def _install_services(self, factories: Iterable[IServerServiceFactory], now_ns: Callable[[], int]) -> None:
+        self.manager.add(SYSTEM, SystemService(self.store, self.cache.invalidate, now_ns, self.reactor))
+        known = list(factories)
+        try:
+            for config in self.settings.services:
+                self.manager.install(config, known, self._context)
+        except ConfigError as error:
+            raise ConfigError(f"Unable to initialize Fleetspeak server: {error}") from None
+
+    def _context(self, service_name: str) -> IServerServiceContext:
+        return ServiceContext(service_name, self.reactor, self.inserter.insert, self.cache.lookup)
+
+    def _frontend(self, now_ns: Callable[[], int]) -> HttpsFrontend | None:
+        settings = self.settings
+        if settings.https_address is None:
+            return None
+        label = settings.required_label
+        authorizer = RequiredLabel(label) if label else AllowAll()
+        contacts = ContactHandler(
+            self.store,
+            authorizer,
+            self.manager,
+            self.cache,
+            self.dispatcher,
+            streaming_to=self.notifier.address,
+            now_ns=now_ns,
+        )
+        return HttpsFrontend(contacts, authorizer, settings, self.reactor)
+
+    def _admin(self) -> AdminServer | None:
+        if self.settings.admin_address is None:
+            return None
+        operations = AdminOperations(self.store, self.inserter, self.cache.invalidate, self.dispatcher.dispatch)
+        return AdminServer(operations, *self.settings.admin_address, self.reactor)
+
+    def _health(self) -> HealthEndpoint | None:
+        if self.settings.health_address is None:
+            return None
+        return HealthEndpoint(*self.settings.health_address, self.reactor)
+
+
+def make_server(settings: ServerSettings, factories: Iterable[IServerServiceFactory], reactor: Any) -> SteppedService:
+    """The whole server as a service.  Raises ConfigError."""
+    server = Server(settings, factories, reactor)
+    end = ProcessEnd(reactor)
+
+    def announce() -> None:
+        for warning in settings.warnings:
+            log.warn("{warning}", warning=warning)
+        for line in settings.announcement.splitlines():
+            log.info("{line}", line=line)
+        log.info("Fleetspeak server started.")
+
+    steps = [Step("signals", end.take_signals), *server.steps()]
+    return SteppedService(steps, announce, end.fail, reactor)

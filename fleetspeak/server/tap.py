@@ -1,0 +1,98 @@
+"""``twistd fleetspeak-server``: the options, and the service made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from twisted.application.service import IService
+from twisted.plugin import getPlugins
+from twisted.python import usage
+
+import fleetspeak.plugins
+from fleetspeak.config.server import ServerSettings, read_server_config, small_set_up
+from fleetspeak.errors import ConfigError
+from fleetspeak.interfaces import IServerServiceFactory
+from fleetspeak.server.assembly import make_server
+
+DEFAULT_HTTPS_ADDRESS = ":4443"
+DEFAULT_ADMIN_ADDRESS = "localhost:6061"
+DEFAULT_DATABASE = "fleetspeak.sqlite"
+
+
+class Options(usage.Options):
+    """The command line.  Names may be written with ``_`` in place of ``-``, as upstream does."""
+
+    synopsis = "[options]"
+    optParameters = [  # noqa: N815
+        ["components-config", None, None, "Components file, as of the Go server. Needs --services-config."],
+        ["services-config", None, None, "Services file, as of the Go server."],
+        ["database-path", None, None, f"SQLite database. [default: {DEFAULT_DATABASE} without a components file]"],
+        [
+            "https-addr",
+            None,
+            None,
+            f"Where clients connect, without a components file. [default: {DEFAULT_HTTPS_ADDRESS}]",
+        ],
+        [
+            "admin-addr",
+            None,
+            None,
+            "Where operators' programs connect, without a components file; empty for nowhere. "
+            f"It is not protected. [default: {DEFAULT_ADMIN_ADDRESS}]",
+        ],
+    ]
+    longdesc = (
+        "The server of a Fleetspeak fleet. Without files it makes a certificate authority and a server certificate "
+        "beside its database at the first start, and says how to start a client. With --components-config and "
+        "--services-config it takes the files of the Go server; --database-path then names the SQLite database."
+    )
+
+    def parseOptions(self, options: Sequence[str] | None = None) -> None:  # noqa: N802
+        """Accept ``--components_config`` for ``--components-config``."""
+        super().parseOptions(None if options is None else [self._with_dashes(text) for text in options])  # type: ignore[no-untyped-call]
+
+    def postOptions(self) -> None:  # noqa: N802
+        """Refuse what does not go together."""
+        if self["components-config"]:
+            if not self["services-config"]:
+                raise usage.UsageError("--components-config needs --services-config too (the file may be empty)")
+            for name in ("https-addr", "admin-addr"):
+                if self[name] is not None:
+                    raise usage.UsageError(f"--{name} is for starting without --components-config, which names it")
+
+    def _with_dashes(self, text: str) -> str:
+        if not text.startswith("--"):
+            return text
+        name, equals, value = text.partition("=")
+        dashed = name.replace("_", "-")
+        return dashed + equals + value if dashed[2:] in self.synonyms else text
+
+
+def settings_of(options: Options) -> ServerSettings:
+    """What the options and the files they name ask for.  Raises ConfigError."""
+    database = options["database-path"]
+    services = options["services-config"]
+    if options["components-config"]:
+        return read_server_config(
+            Path(options["components-config"]), Path(services), None if database is None else Path(database)
+        )
+    https, admin = options["https-addr"], options["admin-addr"]
+    return small_set_up(
+        DEFAULT_HTTPS_ADDRESS if https is None else https,
+        DEFAULT_ADMIN_ADDRESS if admin is None else admin,
+        Path(database or DEFAULT_DATABASE),
+        None if services is None else Path(services),
+    )
+
+
+def makeService(options: Options) -> IService:  # noqa: N802
+    """Build the server.  What is wrong with the configuration ends the process with one line and status 1."""
+    from twisted.internet import reactor
+
+    try:
+        # Before the files are read: it makes known the types of the plug-ins' configurations.
+        factories = list(getPlugins(IServerServiceFactory, fleetspeak.plugins))
+        return make_server(settings_of(options), factories, reactor)
+    except ConfigError as error:
+        raise SystemExit(f"fleetspeak-server: {error}") from None

@@ -1,0 +1,132 @@
+"""The command line of the server."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from unittest import mock
+
+from twisted.plugin import IPlugin, getPlugins
+from twisted.python.usage import UsageError
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+import fleetspeak.plugins
+from fleetspeak.errors import ConfigError
+from fleetspeak.interfaces import IServerServiceFactory
+from fleetspeak.server import tap
+
+COMPONENTS = """
+https_config { listen_address: "127.0.0.1:0" certificates: "c" key: "k" }
+admin_config { listen_address: "localhost:0" }
+"""
+
+SERVICES = """
+services { name: "sink" factory: "NOOP" }
+services {
+  name: "keep" factory: "MessageSaver"
+  config { [type.googleapis.com/google.protobuf.StringValue] { value: "/tmp/x" } }
+}
+"""
+
+
+class OptionsTests(SynchronousTestCase):
+    def parse(self, *arguments: str) -> tap.Options:
+        options = tap.Options()
+        options.parseOptions(arguments)
+        return options
+
+    def test_upstreams_names_and_ours_mean_the_same(self) -> None:
+        for first, second in (
+            ("--components_config", "--services_config"),
+            ("--components-config", "--services-config"),
+        ):
+            options = self.parse(first, "a", f"{second}=b_c")
+            self.assertEqual((options["components-config"], options["services-config"]), ("a", "b_c"))
+
+    def test_a_value_keeps_its_underscores(self) -> None:
+        options = self.parse("--database-path=--x_y", "--https_addr=:1")
+        self.assertEqual((options["database-path"], options["https-addr"]), ("--x_y", ":1"))
+
+    def test_what_does_not_go_together_is_refused(self) -> None:
+        self.assertRaises(UsageError, self.parse, "--components-config=a")
+        for name in ("https-addr", "admin-addr"):
+            error = self.assertRaises(
+                UsageError, self.parse, "--components-config=a", "--services-config=b", f"--{name}=:1"
+            )
+            self.assertIn(name, str(error))
+        self.assertRaises(UsageError, self.parse, "--unknown=a")
+        self.assertRaises(UsageError, self.parse, "leftover")
+
+    def test_help_is_the_reference(self) -> None:
+        text = str(tap.Options())
+        for words in ("--components-config=", "--database-path=", "fleetspeak.sqlite", "localhost:6061", ":4443"):
+            self.assertIn(words, text)
+
+
+class SettingsTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = Path(folder.name)
+        (self.folder / "components").write_text(COMPONENTS)
+        (self.folder / "services").write_text(SERVICES)
+
+    def options(self, **given: str) -> tap.Options:
+        options = tap.Options()
+        options.parseOptions([f"--{name.replace('_', '-')}={value}" for name, value in given.items()])
+        return options
+
+    def test_without_files(self) -> None:
+        settings = tap.settings_of(self.options(database_path=str(self.folder / "x.sqlite")))
+        self.assertEqual(settings.https_address, ("", 4443))
+        self.assertEqual(settings.admin_address, ("localhost", 6061))
+        self.assertIn("fleetspeak-client --trusted-cert-file", settings.announcement)
+        self.assertTrue((self.folder / "x-ca.pem").exists())
+
+    def test_without_an_admin_api(self) -> None:
+        path = str(self.folder / "x.sqlite")
+        self.assertIsNone(tap.settings_of(self.options(database_path=path, admin_addr="")).admin_address)
+
+    def test_services_without_a_components_file(self) -> None:
+        options = self.options(
+            database_path=str(self.folder / "x.sqlite"), services_config=str(self.folder / "services")
+        )
+        list(getPlugins(IServerServiceFactory, fleetspeak.plugins))
+        self.assertEqual([service.name for service in tap.settings_of(options).services], ["sink", "keep"])
+
+    def test_with_upstreams_two_files(self) -> None:
+        options = self.options(
+            components_config=str(self.folder / "components"),
+            services_config=str(self.folder / "services"),
+            database_path=str(self.folder / "y.sqlite"),
+        )
+        settings = tap.settings_of(options)
+        self.assertEqual(settings.database_path, self.folder / "y.sqlite")
+        self.assertEqual(len(settings.services), 2)
+
+    def test_a_configuration_that_cannot_work_is_one_line_and_status_1(self) -> None:
+        options = self.options(database_path=str(self.folder / "no" / "x.sqlite"))
+        error = self.assertRaises(SystemExit, tap.makeService, options)
+        self.assertIsInstance(error.code, str, "which Python prints to stderr, with status 1")
+        self.assertTrue(str(error.code).startswith("fleetspeak-server: "))
+        self.assertNotIn("\n", str(error.code))
+        with mock.patch.object(tap, "make_server", side_effect=ConfigError("bad service")):
+            options = self.options(database_path=str(self.folder / "x.sqlite"))
+            error = self.assertRaises(SystemExit, tap.makeService, options)
+        self.assertEqual(error.code, "fleetspeak-server: bad service")
+
+
+class PluginTests(SynchronousTestCase):
+    def test_the_built_in_factories_are_plug_ins(self) -> None:
+        found = {factory.name: factory for factory in getPlugins(IServerServiceFactory, fleetspeak.plugins)}
+        self.assertLessEqual({"GRPC", "NOOP", "MessageSaver", "CPS"}, set(found))
+        for factory in found.values():
+            verifyObject(IServerServiceFactory, factory)
+            verifyObject(IPlugin, factory)
+            self.assertTrue(factory.help)
+
+    def test_cloud_pub_sub_is_refused_clearly(self) -> None:
+        [factory] = [f for f in getPlugins(IServerServiceFactory, fleetspeak.plugins) if f.name == "CPS"]
+        error = self.assertRaises(ConfigError, factory.make, None, mock.Mock(service_name="cloud"))
+        self.assertIn("[CPS] (Cloud Pub/Sub) is not supported", str(error))
