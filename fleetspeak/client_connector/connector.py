@@ -1,0 +1,147 @@
+"""How a service program, started by the client's Daemon service, exchanges messages with Fleetspeak.
+
+The names, the behaviour and the texts are those of upstream's module, so that existing services run unchanged.
+A service makes one `FleetspeakConnection` and then receives and sends for ever::
+
+    connection = FleetspeakConnection(version="1.0")
+    while True:
+        request, _ = connection.Recv()
+        connection.Send(answer_to(request))
+
+When the client goes away, `FleetspeakConnection.Recv` raises `struct.error`, which is the way for a service to end.
+
+Everything here is thread-safe; calls block.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import sys
+import threading
+from typing import BinaryIO
+
+from fleetspeak.pb import channel, common
+
+MAX_SIZE = 2 * 1024 * 1024
+"""Bytes in one serialized message; exactly so many are allowed."""
+
+_INFD = "FLEETSPEAK_COMMS_CHANNEL_INFD"
+_OUTFD = "FLEETSPEAK_COMMS_CHANNEL_OUTFD"
+_NUMBER = struct.Struct("<I")
+_MAGIC = 0xF1EE1001
+_MAGIC_BYTES = _NUMBER.pack(_MAGIC)
+_SYSTEM = "system"
+
+
+class ProtocolError(Exception):
+    """The client sent something that is not the channel protocol; the connection is of no use any more."""
+
+
+class FleetspeakConnection:
+    """The connection of this process to the Fleetspeak client that started it."""
+
+    def __init__(
+        self,
+        version: str | None = None,
+        read_file: BinaryIO | None = None,
+        write_file: BinaryIO | None = None,
+    ) -> None:
+        """Connect, and tell the client who we are.  Blocks until the client has answered.
+
+        @param version: of this service, for the reports on its use of resources.
+        @param read_file: buffered, binary; by default the file descriptor that the client has put in the environment.
+        @param write_file: likewise.
+        @raise ValueError: the environment lacks a file descriptor, or has something else there.
+        @raise ProtocolError: whoever answered is no Fleetspeak client.
+        @raise struct.error: the client is gone.
+        """
+        self._read_file = _open_from_environment(_INFD, "rb") if read_file is None else read_file
+        self._write_file = _open_from_environment(_OUTFD, "wb") if write_file is None else write_file
+        self._read_lock = threading.Lock()
+        self._write_lock = threading.Lock()
+        with self._write_lock:
+            self._write_file.write(_MAGIC_BYTES)
+            self._write_file.flush()
+        self._write(_startup_message(version))
+        with self._read_lock:
+            self._read_magic()
+
+    def Send(self, message: common.Message) -> int:
+        """Send a message; the client fills in its source.  Blocks while the pipe is full.
+
+        @param message: needs a destination; one with a service name and no client id goes to the server.
+        @return: the size of the serialized message in bytes.
+        @raise ValueError: no `fleetspeak.Message`, over `MAX_SIZE`, or addressed to the client itself.
+        """
+        if not isinstance(message, common.Message):
+            raise ValueError("Send requires a fleetspeak.Message")
+        if message.destination.service_name == _SYSTEM:
+            raise ValueError('Only predefined messages can have destination.service_name == "system"')
+        return self._write(message)
+
+    def Recv(self) -> tuple[common.Message, int]:
+        """Receive the next message.  Blocks until there is one.
+
+        @return: the message, and the size of its serialized form in bytes.
+        @raise ProtocolError: what came is not the protocol.
+        @raise struct.error: the client is gone.
+        """
+        with self._read_lock:
+            size = self._read_number()
+            if size > MAX_SIZE:
+                raise ProtocolError(f"Expected size to be at most {MAX_SIZE}, got {size}")
+            body = self._read(size)
+            self._read_magic()
+        return common.Message.FromString(body), size
+
+    def Heartbeat(self) -> None:
+        """Tell the client that this process is alive; for services whose heartbeats are watched."""
+        self._write(common.Message(message_type="Heartbeat", destination=common.Address(service_name=_SYSTEM)))
+
+    def _write(self, message: common.Message) -> int:
+        body = message.SerializeToString()
+        size = len(body)
+        if size > MAX_SIZE:
+            raise ValueError(f"Serialized message too large, size must be at most {MAX_SIZE}, got {size}")
+        frame = b"".join((_NUMBER.pack(size), body, _MAGIC_BYTES))
+        with self._write_lock:
+            self._write_file.write(frame)
+            self._write_file.flush()
+        return size
+
+    def _read_magic(self) -> None:
+        got = self._read_number()
+        if got != _MAGIC:
+            raise ProtocolError(f"Expected to read magic number {_MAGIC}, got {got}.")
+
+    def _read_number(self) -> int:
+        number: int
+        (number,) = _NUMBER.unpack(self._read_file.read(_NUMBER.size))
+        return number
+
+    def _read(self, size: int) -> bytes:
+        """So many bytes.  Raises struct.error, as everywhere here, if the client is gone before."""
+        data = self._read_file.read(size)
+        if len(data) != size:
+            raise struct.error(f"unpack requires a buffer of {size} bytes")
+        return data
+
+
+def _startup_message(version: str | None) -> common.Message:
+    message = common.Message(message_type="StartupData", destination=common.Address(service_name=_SYSTEM))
+    message.data.Pack(channel.StartupData(pid=os.getpid(), version=version or ""))
+    return message
+
+
+def _open_from_environment(variable: str, mode: str) -> BinaryIO:
+    text = os.environ.get(variable)
+    if text is None:
+        raise ValueError(f"{variable} is not set")
+    descriptor = int(text)
+    if sys.platform == "win32":
+        import msvcrt
+
+        # Windows hands down handles, of which Python makes file descriptors.
+        descriptor = msvcrt.open_osfhandle(descriptor, os.O_RDONLY if mode == "rb" else 0)
+    return os.fdopen(descriptor, mode)  # type: ignore[return-value]

@@ -1,0 +1,1 @@
+"""Services to test clients with; each runs as a program of its own."""
