@@ -1,0 +1,119 @@
+"""What every store refuses: records that no database of ours could hold as they are."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from fleetspeak.errors import InvalidRecord
+from fleetspeak.ids import CLIENT_ID_SIZE, MESSAGE_ID_SIZE, show
+from fleetspeak.pb import common
+from fleetspeak.records import Contact, Exchange, Label
+
+MAX_NAME = 128
+"""Characters in the name of a service, a label or a message type: the width of the columns."""
+
+MAX_REASON = 65_535
+"""Bytes in a failed_reason: what a TEXT column holds."""
+
+_MAX_NONCE = 2**64 - 1
+_MAX_ROW = 2**63 - 1
+_HEX = re.compile("[0-9a-fA-F]{1,16}")
+
+
+def check_message(message: common.Message) -> None:
+    """Raise InvalidRecord if `message` cannot be stored."""
+    if len(message.message_id) != MESSAGE_ID_SIZE:
+        raise InvalidRecord(f"MessageID must be {MESSAGE_ID_SIZE} bytes, not {len(message.message_id)}")
+    if not message.creation_time.seconds:
+        raise InvalidRecord(f"message {show(message.message_id)}: message CreationTime must be set")
+    source, destination = message.source, message.destination
+    for client_id in (source.client_id, destination.client_id):
+        if client_id:
+            check_client_id(client_id)
+    if (
+        len(source.service_name) > MAX_NAME
+        or len(destination.service_name) > MAX_NAME
+        or len(message.message_type) > MAX_NAME
+    ):
+        raise InvalidRecord(
+            f"message {show(message.message_id)}: a service name or type has more than {MAX_NAME} characters"
+        )
+    if message.HasField("result"):
+        check_result(message.result)
+
+
+def check_result(result: common.MessageResult) -> None:
+    """Raise InvalidRecord for a result without the time that makes a message processed."""
+    if not result.HasField("processed_time"):
+        raise InvalidRecord("a result must have its processed_time")
+
+
+def check_client_id(client_id: bytes) -> None:
+    """Raise InvalidRecord unless this is the id of a client."""
+    if len(client_id) != CLIENT_ID_SIZE:
+        raise InvalidRecord(f"ClientID must be {CLIENT_ID_SIZE} bytes, not {len(client_id)}")
+
+
+def check_labels(labels: Iterable[Label]) -> None:
+    """Raise InvalidRecord for a label that is too long."""
+    for label in labels:
+        if not label_fits(label):
+            raise InvalidRecord(f"a label of service {label.service[:MAX_NAME]!r} has more than {MAX_NAME} characters")
+
+
+def label_fits(label: Label) -> bool:
+    """Whether the columns hold it."""
+    return len(label.service) <= MAX_NAME and len(label.label) <= MAX_NAME
+
+
+def check_contact(contact: Contact) -> None:
+    """Raise InvalidRecord if `contact` cannot be recorded."""
+    check_client_id(contact.client_id)
+    if not (0 <= contact.sent_nonce <= _MAX_NONCE and 0 <= contact.received_nonce <= _MAX_NONCE):
+        raise InvalidRecord("a nonce must be an unsigned number of 64 bits")
+
+
+def check_exchange(exchange: Exchange) -> None:
+    """Raise InvalidRecord if parts of `exchange` do not go together, or cannot be recorded; messages apart."""
+    if exchange.contact is not None:
+        check_contact(exchange.contact)
+    elif exchange.new_client is not None:
+        raise InvalidRecord("a new client is enrolled together with its contact only")
+    if exchange.claim is not None:
+        check_client_id(exchange.claim.client_id)
+
+
+def contact_row(contact_id: str) -> int | None:
+    """The row a contact id stands for, None for the empty one.  Raises InvalidRecord."""
+    if not contact_id:
+        return None
+    row = int(contact_id, 16) if _HEX.fullmatch(contact_id) else -1
+    if not 0 <= row <= _MAX_ROW:
+        raise InvalidRecord(f"{contact_id[:40]!r} is no contact id")
+    return row
+
+
+def contact_id_of(row: int) -> str:
+    """The contact id that stands for a row."""
+    return f"{row:x}"
+
+
+def nanoseconds(name: str, time: Timestamp) -> int:
+    """A time as nanoseconds.  Raises InvalidRecord if it is no valid time, or too far off."""
+    try:
+        value = time.ToNanoseconds()
+    except ValueError as error:
+        raise InvalidRecord(f"{name} is no valid time: {error}") from error
+    if not -(2**63) <= value < 2**63:
+        raise InvalidRecord(f"{name} is further away than a store can tell")
+    return value
+
+
+def cut_reason(reason: str) -> str:
+    """A failed_reason, cut to what the column holds, at the end of a character."""
+    if len(reason) <= MAX_REASON // 4:
+        return reason
+    return reason.encode("utf-8", "replace")[:MAX_REASON].decode("utf-8", "ignore")

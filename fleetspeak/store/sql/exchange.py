@@ -1,0 +1,80 @@
+"""The hot write: all that a contact, or a record of a stream, writes and takes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fleetspeak.records import Claim, ClientData, Contact, Exchange, Exchanged
+from fleetspeak.store.checks import check_exchange, contact_id_of, contact_row
+from fleetspeak.store.sql import claims, clients, contacts, messages
+from fleetspeak.store.sql.dialect import Connection, Row
+from fleetspeak.store.sql.rows import MessageRows, message_of, rows_of
+from fleetspeak.store.timing import Timing
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """An `Exchange`, or a call of store_messages, that was checked and made ready to be written."""
+
+    rows: MessageRows
+    contact: Contact | None = None
+    contact_row: int | None = None
+    new_client: ClientData | None = None
+    claim: Claim | None = None
+
+
+def prepare(exchange: Exchange) -> Prepared:
+    """Check and convert.  Raises InvalidRecord."""
+    check_exchange(exchange)
+    return Prepared(
+        rows_of(exchange.messages),
+        exchange.contact,
+        contact_row(exchange.contact_id),
+        exchange.new_client,
+        exchange.claim,
+    )
+
+
+def carry_out(db: Connection, exchanges: Sequence[Prepared], *, timing: Timing) -> list[Exchanged]:
+    """Carry out exchanges, all of one step before all of the next."""
+    now_ns = timing.now_ns()
+    clients.enrol(
+        db,
+        [(one.contact.client_id, one.new_client) for one in exchanges if one.contact and one.new_client],
+        now_ns,
+    )
+    rows = _contact_rows(db, exchanges, now_ns)
+    gathered = MessageRows()
+    for one in exchanges:
+        gathered.extend(one.rows)
+    messages.store(db, gathered, timing, now_ns)
+    taken = _claim(db, exchanges, timing, now_ns)
+    contacts.link(
+        db,
+        (
+            (row, [*one.rows.message_ids, *claims.message_ids(taken_by_one)])
+            for row, one, taken_by_one in zip(rows, exchanges, taken, strict=True)
+            if row is not None
+        ),
+    )
+    return [
+        Exchanged("" if row is None else contact_id_of(row), [message_of(due) for due in taken_by_one])
+        for row, taken_by_one in zip(rows, taken, strict=True)
+    ]
+
+
+def _contact_rows(db: Connection, exchanges: Sequence[Prepared], now_ns: int) -> list[int | None]:
+    recorded = iter(contacts.record(db, [one.contact for one in exchanges if one.contact], now_ns))
+    return [next(recorded) if one.contact else one.contact_row for one in exchanges]
+
+
+def _claim(db: Connection, exchanges: Sequence[Prepared], timing: Timing, now_ns: int) -> list[Sequence[Row]]:
+    taken = iter(claims.claim(db, [one.claim for one in exchanges if one.claim], timing, now_ns))
+    return [next(taken) if one.claim else () for one in exchanges]
+
+
+def store_messages(db: Connection, calls: Sequence[Prepared], *, timing: Timing) -> list[None]:
+    """Carry out calls of store_messages: exchanges of messages only."""
+    carry_out(db, calls, timing=timing)
+    return [None] * len(calls)

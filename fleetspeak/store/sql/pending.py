@@ -1,0 +1,82 @@
+"""Pending messages: of clients, for listings and deletion; for server services, when they are overdue."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import chain
+from typing import Any
+
+from fleetspeak.ids import ClientId
+from fleetspeak.pb import common
+from fleetspeak.store.sql.dialect import Connection
+from fleetspeak.store.sql.messages import get
+from fleetspeak.store.sql.rows import SELECTED_WITH_DATA, message_of
+from fleetspeak.store.sql.statements import rows_in, run_in, update_joined
+from fleetspeak.store.timing import Timing
+
+REMOVED = "Removed by admin action."
+
+_OF_CLIENTS = " WHERE processed_time_seconds IS NULL AND destination_client_id IN ({keys})"
+
+
+def listing(
+    db: Connection, client_ids: Sequence[ClientId], offset: int, limit: int, want_data: bool
+) -> list[common.Message]:
+    """A part of the pending messages of these clients, by ascending message id; limit 0 means to the end."""
+    found = sorted(chain.from_iterable(rows_in(db, "SELECT message_id FROM messages" + _OF_CLIENTS, (), client_ids)))
+    return get(db, found[offset : offset + limit if limit else None], want_data)
+
+
+def count(db: Connection, client_ids: Sequence[ClientId]) -> int:
+    """How many messages are pending for these clients."""
+    counts: list[tuple[Any, ...]] = rows_in(db, "SELECT COUNT(*) FROM messages" + _OF_CLIENTS, (), client_ids)
+    return sum(number for (number,) in counts)
+
+
+def delete(db: Connection, client_ids: Sequence[ClientId], *, timing: Timing) -> None:
+    """Let all pending messages of these clients fail."""
+    seconds, nanos = divmod(timing.now_ns(), 10**9)
+    run_in(
+        db,
+        "DELETE FROM pending_messages WHERE message_id IN (SELECT message_id FROM messages" + _OF_CLIENTS + ")",
+        (),
+        client_ids,
+    )
+    run_in(
+        db,
+        "UPDATE messages SET processed_time_seconds = ?, processed_time_nanos = ?, failed = 1, failed_reason = ?"
+        + _OF_CLIENTS,
+        (seconds, nanos, REMOVED),
+        client_ids,
+    )
+
+
+def overdue(db: Connection, limit: int, *, timing: Timing) -> list[common.Message]:
+    """Claim messages for server services, the longest overdue first, and put them off."""
+    now_ns = timing.now_ns()
+    rows = db.rows(
+        f"SELECT {SELECTED_WITH_DATA}, p.retry_count"
+        " FROM pending_messages AS p CROSS JOIN messages AS m ON m.message_id = p.message_id"
+        " WHERE p.for_server = 1 AND p.scheduled_time <= ? ORDER BY p.scheduled_time LIMIT ?" + db.dialect.skip_locked,
+        (now_ns // 1000, limit),
+    )
+    flat: list[Any] = []
+    for row in rows:
+        retries = row[-1] + 1
+        flat += (row[0], retries, timing.server_due(now_ns, retries))
+    update_joined(
+        db,
+        "pending_messages",
+        ("retry_count", "scheduled_time"),
+        ("message_id", "retry_count", "scheduled_time"),
+        flat,
+        "pending_messages.message_id = given.message_id",
+    )
+    rows.sort(key=lambda row: (row[7], row[8], row[0]))
+    return [message_of(row) for row in rows]
+
+
+def next_overdue(db: Connection) -> int | None:
+    """When (ns) the next message for a server service is due."""
+    ((earliest,),) = db.rows("SELECT MIN(scheduled_time) FROM pending_messages WHERE for_server = 1")
+    return None if earliest is None else earliest * 1000

@@ -1,0 +1,170 @@
+"""Messages as rows of the tables, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from google.protobuf.any_pb2 import Any as AnyProto
+
+from fleetspeak.pb import common
+from fleetspeak.store.checks import check_message, cut_reason
+from fleetspeak.store.sql.dialect import Row
+
+MESSAGE_COLUMNS = (
+    "message_id",
+    "source_client_id",
+    "source_service_name",
+    "source_message_id",
+    "destination_client_id",
+    "destination_service_name",
+    "message_type",
+    "creation_time_seconds",
+    "creation_time_nanos",
+    "processed_time_seconds",
+    "processed_time_nanos",
+    "validation_info",
+    "failed",
+    "failed_reason",
+    "annotations",
+    "priority",
+    "background",
+    "is_blocklisted_source",
+)
+WIDTH = len(MESSAGE_COLUMNS)
+
+RESULT_COLUMNS = ("processed_time_seconds", "processed_time_nanos", "failed", "failed_reason")
+
+SELECTED = ", ".join(f"m.{column}" for column in MESSAGE_COLUMNS)
+"""The columns `message_of` reads, of ``messages AS m``."""
+
+SELECTED_WITH_DATA = f"{SELECTED}, p.data_type_url, p.data_value"
+"""The same, and the payload, of ``pending_messages AS p``."""
+
+ROW_BYTES = 200
+"""What a message counts for besides its bytes."""
+
+Result = tuple[int, int, int | None, str | None]
+"""The values of `RESULT_COLUMNS`."""
+
+
+class MessageRows:
+    """Messages ready to be written: snapshots, so whatever happens to the messages afterwards."""
+
+    __slots__ = ("flat", "message_ids", "payloads", "results", "size")
+
+    def __init__(self) -> None:
+        self.message_ids: list[bytes] = []
+        self.flat: list[Any] = []
+        """The values of `MESSAGE_COLUMNS` of all messages, one after the other."""
+        self.results: list[tuple[bytes, Result]] = []
+        """Of the messages that have one."""
+        self.payloads: list[tuple[bool, bytes, str | None, bytes | None]] = []
+        """Of the pending ones: for_server, message_id, data_type_url, data_value."""
+        self.size = 0
+        """About how many bytes all this is."""
+
+    def extend(self, other: MessageRows) -> None:
+        """Take what `other` has, behind one's own."""
+        self.message_ids += other.message_ids
+        self.flat += other.flat
+        self.results += other.results
+        self.payloads += other.payloads
+
+
+def rows_of(messages: Sequence[common.Message]) -> MessageRows:
+    """Make rows of messages.  Raises InvalidRecord if one of them cannot be stored."""
+    rows = MessageRows()
+    for message in messages:
+        _add(rows, message)
+    return rows
+
+
+def _add(rows: MessageRows, message: common.Message) -> None:
+    check_message(message)
+    message_id = message.message_id
+    source, destination, created = message.source, message.destination, message.creation_time
+    result: Result | tuple[None, None, None, None]
+    if message.HasField("result"):
+        result = result_values(message.result)
+        rows.results.append((message_id, result))
+    else:
+        result = (None, None, None, None)
+        rows.payloads.append(_payload(message, message_id, not destination.client_id))
+    seconds, nanos, failed, reason = result
+    rows.message_ids.append(message_id)
+    rows.flat += (
+        message_id,
+        source.client_id or None,
+        source.service_name,
+        message.source_message_id or None,
+        destination.client_id or None,
+        destination.service_name,
+        message.message_type or None,
+        created.seconds,
+        created.nanos,
+        seconds,
+        nanos,
+        message.validation_info.SerializeToString() if message.HasField("validation_info") else None,
+        failed,
+        reason,
+        message.annotations.SerializeToString() if message.HasField("annotations") else None,
+        message.priority,
+        message.background,
+        message.is_blocklisted_source,
+    )
+    rows.size += ROW_BYTES + message.ByteSize()
+
+
+def _payload(
+    message: common.Message, message_id: bytes, for_server: bool
+) -> tuple[bool, bytes, str | None, bytes | None]:
+    if message.HasField("data"):
+        return for_server, message_id, message.data.type_url, message.data.value
+    return for_server, message_id, None, None
+
+
+def result_values(result: common.MessageResult) -> Result:
+    """The columns of a result that was checked."""
+    time = result.processed_time
+    if result.failed:
+        return time.seconds, time.nanos, 1, cut_reason(result.failed_reason)
+    return time.seconds, time.nanos, None, None
+
+
+def result_of(row: Row) -> common.MessageResult:
+    """The result in the values of `RESULT_COLUMNS`."""
+    seconds, nanos, failed, reason = row
+    result = common.MessageResult(failed=bool(failed), failed_reason=reason or "")
+    time = result.processed_time
+    time.seconds = seconds
+    time.nanos = nanos or 0
+    return result
+
+
+def message_of(row: Row) -> common.Message:
+    """The message in a row of `SELECTED`, or of `SELECTED_WITH_DATA`."""
+    message = common.Message(
+        message_id=row[0],
+        source=common.Address(client_id=row[1] or b"", service_name=row[2]),
+        source_message_id=row[3] or b"",
+        destination=common.Address(client_id=row[4] or b"", service_name=row[5]),
+        message_type=row[6] or "",
+        priority=row[15],
+        background=bool(row[16]),
+        is_blocklisted_source=bool(row[17]),
+    )
+    created = message.creation_time
+    created.seconds = row[7]
+    created.nanos = row[8]
+    if row[9] is not None:
+        message.result.CopyFrom(result_of((row[9], row[10], row[12], row[13])))
+    if row[11] is not None:
+        message.validation_info.MergeFromString(row[11])
+        message.validation_info.SetInParent()
+    if row[14] is not None:
+        message.annotations.MergeFromString(row[14])
+        message.annotations.SetInParent()
+    if len(row) > WIDTH and row[WIDTH] is not None:
+        message.data.CopyFrom(AnyProto(type_url=row[WIDTH], value=row[WIDTH + 1] or b""))
+    return message

@@ -1,0 +1,115 @@
+"""The tables of the SQLite database, and how an older database becomes a newer one.
+
+Tables, columns, types and their meaning are those that servers share on MySQL, with ids as BLOBs.  What is ours:
+messages keep priority, background and is_blocklisted_source, and there are the indexes the hot queries need.
+
+A database carries its version in ``user_version``; version n is what the first n migrations make.  A migration
+that was released is never changed: another one follows it.
+"""
+
+from __future__ import annotations
+
+_VERSION_1 = (
+    """
+    CREATE TABLE clients (
+        client_id BLOB NOT NULL PRIMARY KEY,
+        client_key BLOB,
+        blacklisted INTEGER NOT NULL,
+        last_contact_time INTEGER NOT NULL,      -- ns; of its creation before the first contact
+        last_contact_address TEXT,
+        last_contact_streaming_to TEXT,          -- NULL: the last contact was a poll
+        last_clock_seconds INTEGER,
+        last_clock_nanos INTEGER
+    ) WITHOUT ROWID
+    """,
+    """
+    CREATE TABLE client_labels (
+        client_id BLOB NOT NULL REFERENCES clients (client_id) ON DELETE CASCADE,
+        service_name TEXT NOT NULL,
+        label TEXT NOT NULL,
+        PRIMARY KEY (client_id, service_name, label)
+    ) WITHOUT ROWID
+    """,
+    """
+    CREATE TABLE client_contacts (
+        client_contact_id INTEGER PRIMARY KEY AUTOINCREMENT,
+        client_id BLOB NOT NULL REFERENCES clients (client_id) ON DELETE CASCADE,
+        time INTEGER NOT NULL,                   -- ns
+        sent_nonce BLOB NOT NULL,                -- 8 bytes, little-endian
+        received_nonce BLOB NOT NULL,
+        address TEXT
+    )
+    """,
+    "CREATE INDEX client_contacts_of_client ON client_contacts (client_id)",
+    """
+    CREATE TABLE client_resource_usage_records (
+        client_id BLOB NOT NULL REFERENCES clients (client_id) ON DELETE CASCADE,
+        scope TEXT NOT NULL,
+        pid INTEGER,
+        process_start_time INTEGER,              -- ns
+        client_timestamp INTEGER,                -- ns
+        server_timestamp INTEGER,                -- ns, when it was stored
+        process_terminated INTEGER NOT NULL,
+        mean_user_cpu_rate REAL,                 -- ms per s
+        max_user_cpu_rate REAL,
+        mean_system_cpu_rate REAL,
+        max_system_cpu_rate REAL,
+        mean_resident_memory_mib INTEGER,
+        max_resident_memory_mib INTEGER,
+        mean_num_fds INTEGER,
+        max_num_fds INTEGER
+    )
+    """,
+    "CREATE INDEX client_resource_usage_of_client ON client_resource_usage_records (client_id, server_timestamp)",
+    """
+    CREATE TABLE messages (
+        message_id BLOB NOT NULL PRIMARY KEY,
+        source_client_id BLOB,                   -- NULL: from a server service
+        source_service_name TEXT NOT NULL,
+        source_message_id BLOB,
+        destination_client_id BLOB,              -- NULL: for a server service
+        destination_service_name TEXT NOT NULL,
+        message_type TEXT,
+        creation_time_seconds INTEGER NOT NULL,
+        creation_time_nanos INTEGER NOT NULL,
+        processed_time_seconds INTEGER,          -- NULL: pending
+        processed_time_nanos INTEGER,
+        validation_info BLOB,
+        failed INTEGER,                          -- 1 or NULL
+        failed_reason TEXT,
+        annotations BLOB,
+        priority INTEGER NOT NULL DEFAULT 0,
+        background INTEGER NOT NULL DEFAULT 0,
+        is_blocklisted_source INTEGER NOT NULL DEFAULT 0
+    )
+    """,
+    # What waits for a client, in the order in which it is claimed; a processed message leaves it.
+    """
+    CREATE INDEX messages_pending_for_client
+        ON messages (destination_client_id, creation_time_seconds, creation_time_nanos, message_id)
+        WHERE processed_time_seconds IS NULL AND destination_client_id IS NOT NULL
+    """,
+    """
+    CREATE TABLE pending_messages (
+        for_server INTEGER NOT NULL,
+        message_id BLOB NOT NULL PRIMARY KEY REFERENCES messages (message_id) ON DELETE CASCADE,
+        retry_count INTEGER NOT NULL,
+        scheduled_time INTEGER NOT NULL,         -- microseconds
+        data_type_url TEXT,                      -- NULL: the message has no data
+        data_value BLOB
+    )
+    """,
+    "CREATE INDEX pending_messages_for_server ON pending_messages (scheduled_time) WHERE for_server = 1",
+    """
+    CREATE TABLE client_contact_messages (
+        client_contact_id INTEGER NOT NULL REFERENCES client_contacts (client_contact_id) ON DELETE CASCADE,
+        message_id BLOB NOT NULL REFERENCES messages (message_id) ON DELETE CASCADE,
+        PRIMARY KEY (client_contact_id, message_id)
+    ) WITHOUT ROWID
+    """,
+    "CREATE INDEX client_contact_messages_of_message ON client_contact_messages (message_id)",
+)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_VERSION_1,)
+
+VERSION = len(MIGRATIONS)

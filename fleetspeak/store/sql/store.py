@@ -1,0 +1,313 @@
+"""The store on a SQL database: `IStore` over workers that carry out what waits."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, TypeVar
+
+from twisted.internet.defer import Deferred, fail, succeed
+from zope.interface import implementer
+
+from fleetspeak.errors import InvalidRecord, StoreError
+from fleetspeak.ids import ClientId, MessageId
+from fleetspeak.interfaces import IStore
+from fleetspeak.pb import admin, common, monitoring, resource
+from fleetspeak.records import (
+    Ack,
+    Claim,
+    ClientData,
+    Contact,
+    ContactEntry,
+    Exchange,
+    Exchanged,
+    Label,
+    ResultUpdate,
+)
+from fleetspeak.store import checks
+from fleetspeak.store.sql import claims as _claims
+from fleetspeak.store.sql import clients, exchange, pending, usage
+from fleetspeak.store.sql import contacts as _contacts
+from fleetspeak.store.sql import messages as _messages
+from fleetspeak.store.sql.groupcommit import Call, Operation, Outcome
+from fleetspeak.store.sql.rows import ROW_BYTES, result_values, rows_of
+from fleetspeak.store.sql.workers import Worker
+from fleetspeak.store.timing import Timing
+from fleetspeak.store.usage import check_usage
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@implementer(IStore)
+class SqlStore:
+    """A store whose queries are carried out by three workers.
+
+    `writer` does everything that changes something, in group commits; `reader` the two hot reads, merged; `lister`
+    everything that may take long, so that nobody waits behind it.
+    """
+
+    def __init__(
+        self,
+        writer: Worker,
+        reader: Worker,
+        lister: Worker,
+        *,
+        now_ns: Callable[[], int] = time.time_ns,
+        uniform: Callable[[], float] = random.random,
+    ) -> None:
+        """`now_ns` and `uniform` are called in the workers' threads."""
+        self._writer = writer
+        self._reader = reader
+        self._lister = lister
+        timing = Timing(now_ns, uniform)
+        self._exchange = partial(exchange.carry_out, timing=timing)
+        self._store_messages = partial(exchange.store_messages, timing=timing)
+        self._acknowledge = partial(_messages.acknowledge, timing=timing)
+        self._claim = partial(_claims.client_messages_for_processing, timing=timing)
+        self._record_contacts = partial(_contacts.record_each, timing=timing)
+        self._delete_pending = partial(pending.delete, timing=timing)
+        self._overdue = partial(pending.overdue, timing=timing)
+        self._add_client = partial(clients.add, timing=timing)
+        self._record_usage = partial(usage.record, timing=timing)
+
+    async def _open(self) -> None:
+        await self._writer.open()  # it makes the database
+        await self._reader.open()
+        await self._lister.open()
+
+    async def _close(self) -> None:
+        await self._reader.close()
+        await self._lister.close()
+        await self._writer.close()
+
+    def open(self) -> Deferred[None]:
+        """See `IStore`."""
+        return Deferred.fromCoroutine(self._open())
+
+    def close(self) -> Deferred[None]:
+        """See `IStore`."""
+        return Deferred.fromCoroutine(self._close())
+
+    # -- the hot path
+
+    def exchange(self, exchanges: Sequence[Exchange]) -> Deferred[list[Exchanged | StoreError]]:
+        """See `IStore`."""
+        prepared = [_tried(exchange.prepare, one) for one in exchanges]
+        size = sum(one.rows.size for one in prepared if not isinstance(one, StoreError))
+        return _each(self._writer, self._exchange, prepared, size)
+
+    def acknowledge(self, acks: Sequence[Ack]) -> Deferred[list[StoreError | None]]:
+        """See `IStore`."""
+        size = sum(len(ack.message_ids) for ack in acks) * ROW_BYTES
+        return _each(self._writer, self._acknowledge, acks, size)
+
+    def client_data(self, client_ids: Sequence[ClientId]) -> Deferred[dict[ClientId, ClientData]]:
+        """See `IStore`."""
+        return _one(self._reader, clients.data, tuple(client_ids))
+
+    def message_results(self, message_ids: Sequence[MessageId]) -> Deferred[dict[MessageId, common.MessageResult]]:
+        """See `IStore`."""
+        return _one(self._reader, _messages.results, tuple(message_ids))
+
+    # -- messages
+
+    def store_messages(self, messages: Sequence[common.Message], contact_id: str = "") -> Deferred[None]:
+        """See `IStore`."""
+        try:
+            prepared = exchange.Prepared(rows_of(messages), contact_row=checks.contact_row(contact_id))
+        except InvalidRecord:
+            return fail()
+        return _one(self._writer, self._store_messages, prepared, prepared.rows.size)
+
+    def set_message_results(self, updates: Sequence[ResultUpdate]) -> Deferred[None]:
+        """See `IStore`."""
+        try:
+            for update in updates:
+                checks.check_result(update.result)
+        except InvalidRecord:
+            return fail()
+        results = [(update.message_id, result_values(update.result)) for update in updates]
+        return _one(self._writer, _messages.set_results, results, len(results) * ROW_BYTES)
+
+    def get_messages(self, message_ids: Sequence[MessageId], want_data: bool) -> Deferred[list[common.Message]]:
+        """See `IStore`."""
+        return _plain(self._lister, partial(_messages.get, message_ids=tuple(message_ids), want_data=want_data))
+
+    def client_messages_for_processing(
+        self, claims: Sequence[Claim]
+    ) -> Deferred[list[list[common.Message] | StoreError]]:
+        """See `IStore`."""
+        return _each(self._writer, self._claim, [_tried(_checked_claim, claim) for claim in claims])
+
+    def pending_messages(
+        self, client_ids: Sequence[ClientId], offset: int = 0, limit: int = 0, want_data: bool = False
+    ) -> Deferred[list[common.Message]]:
+        """See `IStore`."""
+        if offset and not limit:
+            return fail(InvalidRecord("if offset is provided, a limit must be provided as well"))
+        wanted = list(dict.fromkeys(client_ids))
+        return _plain(
+            self._lister,
+            partial(pending.listing, client_ids=wanted, offset=offset, limit=limit, want_data=want_data),
+        )
+
+    def pending_message_count(self, client_ids: Sequence[ClientId]) -> Deferred[int]:
+        """See `IStore`."""
+        return _plain(self._lister, partial(pending.count, client_ids=list(dict.fromkeys(client_ids))))
+
+    def delete_pending_messages(self, client_ids: Sequence[ClientId]) -> Deferred[None]:
+        """See `IStore`."""
+        return _plain(self._writer, partial(self._delete_pending, client_ids=tuple(client_ids)))
+
+    def overdue_messages(self, limit: int) -> Deferred[list[common.Message]]:
+        """See `IStore`."""
+        return _plain(self._writer, partial(self._overdue, limit=limit))
+
+    def next_overdue(self) -> Deferred[int | None]:
+        """See `IStore`."""
+        return _plain(self._reader, pending.next_overdue)
+
+    # -- clients
+
+    def add_client(self, client_id: ClientId, data: ClientData) -> Deferred[None]:
+        """See `IStore`."""
+        try:
+            checks.check_client_id(client_id)
+            checks.check_labels(data.labels)
+        except InvalidRecord:
+            return fail()
+        return _plain(self._writer, partial(self._add_client, client=(client_id, data)))
+
+    def update_client_labels(
+        self, client_id: ClientId, add: Sequence[Label], remove: Sequence[Label]
+    ) -> Deferred[None]:
+        """See `IStore`."""
+        try:
+            checks.check_labels(add)
+        except InvalidRecord:
+            return fail()
+        return _plain(
+            self._writer, partial(clients.update_labels, client_id=client_id, add=tuple(add), remove=tuple(remove))
+        )
+
+    def blacklist_client(self, client_id: ClientId) -> Deferred[None]:
+        """See `IStore`."""
+        return _plain(self._writer, partial(clients.blacklist, client_id=client_id))
+
+    def list_clients(self, client_ids: Sequence[ClientId]) -> Deferred[list[admin.Client]]:
+        """See `IStore`."""
+        return _plain(self._lister, partial(clients.listing, client_ids=tuple(client_ids)))
+
+    def client_ids(
+        self, include_blacklisted: bool, contact_after_ns: int | None, after: ClientId, limit: int
+    ) -> Deferred[list[ClientId]]:
+        """See `IStore`."""
+        return _plain(
+            self._lister,
+            partial(
+                clients.page_of_ids,
+                include_blacklisted=include_blacklisted,
+                contact_after_ns=contact_after_ns,
+                after=after,
+                limit=limit,
+            ),
+        )
+
+    def record_contacts(self, contacts: Sequence[Contact]) -> Deferred[list[str | StoreError]]:
+        """See `IStore`."""
+        return _each(self._writer, self._record_contacts, [_tried(_checked_contact, contact) for contact in contacts])
+
+    def link_messages_to_contact(self, contact_id: str, message_ids: Sequence[MessageId]) -> Deferred[None]:
+        """See `IStore`."""
+        try:
+            row = checks.contact_row(contact_id)
+        except InvalidRecord:
+            return fail()
+        if row is None:
+            return fail(InvalidRecord("a contact id is needed to link messages to"))
+        return _plain(self._writer, partial(_contacts.link, links=[(row, tuple(message_ids))]))
+
+    def client_contacts(self, client_id: ClientId, after: int, limit: int) -> Deferred[list[ContactEntry]]:
+        """See `IStore`."""
+        return _plain(self._lister, partial(_contacts.page, client_id=client_id, after=after, limit=limit))
+
+    def record_resource_usage(self, client_id: ClientId, data: monitoring.ResourceUsageData) -> Deferred[None]:
+        """See `IStore`."""
+        try:
+            check_usage(data)
+        except InvalidRecord:
+            return fail()
+        snapshot = monitoring.ResourceUsageData()
+        snapshot.CopyFrom(data)
+        return _plain(self._writer, partial(self._record_usage, client_id=client_id, data=snapshot))
+
+    def resource_usage(
+        self, client_id: ClientId, start_ns: int, end_ns: int
+    ) -> Deferred[list[resource.ClientResourceUsageRecord]]:
+        """See `IStore`."""
+        if start_ns > end_ns:
+            return fail(InvalidRecord("timerange is invalid: start timestamp is after end timestamp"))
+        return _plain(self._lister, partial(usage.page, client_id=client_id, start_ns=start_ns, end_ns=end_ns))
+
+
+def _tried(convert: Callable[[T], R], item: T) -> R | StoreError:
+    try:
+        return convert(item)
+    except StoreError as error:
+        return error
+
+
+def _checked_claim(claim: Claim) -> Claim:
+    checks.check_client_id(claim.client_id)
+    return claim
+
+
+def _checked_contact(contact: Contact) -> Contact:
+    checks.check_contact(contact)
+    return contact
+
+
+def _submit(worker: Worker, call: Call) -> Deferred[Any]:
+    try:
+        worker.submit(call)
+    except StoreError:
+        return fail()
+    return call.done
+
+
+def _one(worker: Worker, operation: Operation[Any], item: object, size: int = 0) -> Deferred[Any]:
+    """Have one request of a plural operation carried out; gives its outcome."""
+    return _submit(worker, Call(operation, [item], size, _only, worker.take_back))
+
+
+def _each(worker: Worker, operation: Operation[Any], items: Sequence[object], size: int = 0) -> Deferred[list[Any]]:
+    """Have requests carried out, those that failed before apart; gives all outcomes."""
+    ready = [item for item in items if not isinstance(item, StoreError)]
+    if not ready:
+        return succeed(list(items))
+    finish: Callable[[list[Outcome]], list[Outcome]] = list if len(ready) == len(items) else partial(_filled_in, items)
+    return _submit(worker, Call(operation, ready, size, finish, worker.take_back))
+
+
+def _plain(worker: Worker, work: Callable[[Any], object]) -> Deferred[Any]:
+    """Have `work` done, which takes the database; gives what it returns."""
+    return _submit(worker, Call(_work_off, [work], 0, _only, worker.take_back))
+
+
+def _work_off(database: Any, works: Sequence[Callable[[Any], object]]) -> list[object]:
+    return [work(database) for work in works]
+
+
+def _only(outcomes: list[Outcome]) -> Outcome:
+    (outcome,) = outcomes
+    if isinstance(outcome, StoreError):
+        raise outcome
+    return outcome
+
+
+def _filled_in(items: Sequence[object], outcomes: list[Outcome]) -> list[Outcome]:
+    left = iter(outcomes)
+    return [item if isinstance(item, StoreError) else next(left) for item in items]
