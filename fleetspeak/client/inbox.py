@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.logger import Logger, LogLevel
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from fleetspeak.client.awaiting import as_deferred
 from fleetspeak.client.flow import Flow
 from fleetspeak.client.reports import Reports
+from fleetspeak.errors import FleetspeakError
 from fleetspeak.interfaces import IClientService
 from fleetspeak.pb import common
 
@@ -192,7 +193,8 @@ class Inbox:
             type=item.message.message_type,
             error=failure.value,
         )
-        self._log.failure("where it failed", failure, level=LogLevel.debug)
+        if not isinstance(failure.value, FleetspeakError):  # not meant for people: perhaps a mistake in the service
+            self._log.debug("{traceback()}", traceback=failure.getTraceback)
         if item.from_server:
             self._reports.error(item.message.message_id, str(failure.value) or type(failure.value).__name__)
 

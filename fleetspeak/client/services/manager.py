@@ -9,7 +9,8 @@ from typing import Any, Protocol
 from google.protobuf.message import DecodeError
 from google.protobuf.message import Message as ProtobufMessage
 from twisted.internet.defer import Deferred, DeferredList, DeferredLock
-from twisted.logger import Logger, LogLevel
+from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from fleetspeak.client.addressing import RESERVED_NAMES
 from fleetspeak.client.awaiting import within
@@ -144,7 +145,7 @@ class ServiceManager:
                 service=name,
                 error=str(error) or type(error).__name__,
             )
-            self._log.failure("where it failed", level=LogLevel.debug)
+            self._log.debug("{traceback()}", traceback=Failure().getTraceback)  # type: ignore[no-untyped-call]
             return
         previous = self._installed.get(name)
         if previous is None:
@@ -204,7 +205,7 @@ class ServiceManager:
                 service=name,
                 error=str(error) or type(error).__name__,
             )
-            self._log.failure("where it failed", level=LogLevel.debug)
+            self._log.debug("{traceback()}", traceback=Failure().getTraceback)  # type: ignore[no-untyped-call]
 
     def _remove(self, name: str) -> None:
         installed = self._installed.pop(name)
