@@ -5,12 +5,12 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from fleetspeak.core.authorization import Claimed
 from fleetspeak.interfaces import IAuthorizer, IStore
 from fleetspeak.pb import common
-from fleetspeak.records import ClientData, Contact, Exchange, Exchanged, Label
+from fleetspeak.records import ClientData, Contact, Exchange, Label
 from fleetspeak.server.cache import ClientCache
 from fleetspeak.server.contact import authorize, outgoing
 from fleetspeak.server.contact.identify import Identity, check_key
@@ -117,14 +117,14 @@ class ContactHandler:
     async def look(self, session: Session) -> Sequence[common.Message]:
         """Take what waits for the client of a stream.
 
-        @return: the messages to send; `MAX_MESSAGES_PER_CONTACT` of them mean that there may be more.
+        @return: the messages to send; `outgoing.may_be_more` says whether to look again.
         @raise StoreError: it may be tried again.
         """
         if session.client.blacklisted:
             return ()
         exchange = Exchange(contact_id=session.contact_id, claim=outgoing.claim_for(session))
         exchanged = await only(self._store.exchange([exchange]))
-        await outgoing.settle(self._store, session, exchanged.messages)
+        outgoing.spend(session, exchanged.messages)
         return exchanged.messages
 
     # -- the first exchange
@@ -152,24 +152,28 @@ class ContactHandler:
 
     async def _first_exchange(self, admitted: _Admitted) -> Sequence[common.Message]:
         session, messages = admitted.session, list(admitted.messages)
-        exchange = self._contact(admitted)
+        contact: Contact | None = self._contact(admitted)
+        new_client = session.client if admitted.is_new else None
         if messages:
-            if admitted.is_new:
+            if new_client is not None:
                 # Services may ask for the client, or send to it, as soon as they see its first message.
-                enrolled = await self._write(session, exchange)
-                exchange = Exchange(contact_id=enrolled.contact_id)
+                enrolled = await write(self._store, Exchange(contact=contact, new_client=new_client))
+                session.contact_id, contact, new_client = enrolled.contact_id, None, None
             await process(self._store, self._ingestor, messages, session.client, admitted.is_new)
         if session.client.blacklisted:
-            return await self._ask_to_rekey(session, exchange, messages)
-        exchange = replace(exchange, messages=messages, claim=outgoing.claim_for(session))
-        exchanged = await self._write(session, exchange)
-        await outgoing.settle(self._store, session, exchanged.messages)
-        return exchanged.messages
+            request = outgoing.rekey_request(session.client_id, self._now_ns())
+            await self._write(session, Exchange([*messages, request], contact, session.contact_id, new_client))
+            return [request]
+        claim = outgoing.claim_for(session)
+        exchange = Exchange(messages, contact, session.contact_id, new_client, claim)
+        taken = await self._write(session, exchange)
+        outgoing.spend(session, taken)
+        return taken
 
-    def _contact(self, admitted: _Admitted) -> Exchange:
-        """The recording of the contact, as an exchange without messages."""
+    def _contact(self, admitted: _Admitted) -> Contact:
+        """How the contact is recorded."""
         session = admitted.session
-        contact = Contact(
+        return Contact(
             session.client_id,
             sent_nonce=session.sent_nonce,
             received_nonce=admitted.data.sequencing_nonce,
@@ -177,19 +181,11 @@ class ContactHandler:
             clock=clock_of(admitted.data),
             streaming_to=self._streaming_to if session.registration is not None else "",
         )
-        return Exchange(contact=contact, new_client=session.client if admitted.is_new else None)
 
-    async def _ask_to_rekey(
-        self, session: Session, exchange: Exchange, messages: Sequence[common.Message]
-    ) -> Sequence[common.Message]:
-        request = outgoing.rekey_request(session.client_id, self._now_ns())
-        await self._write(session, replace(exchange, messages=[*messages, request]))
-        return [request]
-
-    async def _write(self, session: Session, exchange: Exchange) -> Exchanged:
+    async def _write(self, session: Session, exchange: Exchange) -> Sequence[common.Message]:
         exchanged = await write(self._store, exchange)
         session.contact_id = exchanged.contact_id
-        return exchanged
+        return exchanged.messages
 
 
 def _labels(claim: Claimed) -> frozenset[Label]:

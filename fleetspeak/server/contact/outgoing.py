@@ -5,22 +5,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from twisted.logger import Logger
-
 from fleetspeak import ids
-from fleetspeak.errors import StoreError
-from fleetspeak.ids import ClientId, MessageId
-from fleetspeak.interfaces import IStore
+from fleetspeak.ids import ClientId
 from fleetspeak.pb import common
-from fleetspeak.records import Ack, Claim
+from fleetspeak.records import MAX_MESSAGES_PER_CONTACT, Claim
 from fleetspeak.server.contact.session import Session
-from fleetspeak.store.outcome import only
 
 SYSTEM = "system"
 DIE = "Die"
 REKEY_REQUEST = "RekeyRequest"
 
-log = Logger()
+MANY_BYTES = 8 * 1024 * 1024
+"""Stores limit the size of a claim to twice this; a message that does not fit any more has at most 2 MiB."""
 
 
 def rekey_request(client_id: ClientId, now_ns: int) -> common.Message:
@@ -40,25 +36,17 @@ def claim_for(session: Session) -> Claim:
     return Claim(session.client_id, tokens=session.tokens.limits())
 
 
-async def settle(store: IStore, session: Session, messages: Sequence[common.Message]) -> None:
-    """Account for `messages`, which were claimed and are about to be sent.
+def spend(session: Session, messages: Sequence[common.Message]) -> None:
+    """Account for `messages`, which were claimed.  A ``Die`` costs no token: the client takes no more after it."""
+    if messages:
+        session.tokens.spend(Counter(message.destination.service_name for message in messages if not _is_die(message)))
 
-    A client that is told to die cannot confirm it, so a ``Die`` counts as processed from here on; and it costs no
-    token.  That this cannot be noted is no reason to keep the messages back.
-    """
-    if not messages:
-        return
-    dying = [MessageId(message.message_id) for message in messages if _is_die(message)]
-    session.tokens.spend(Counter(message.destination.service_name for message in messages if not _is_die(message)))
-    if dying:
-        try:
-            await only(store.acknowledge([Ack(session.client_id, dying)]))
-        except StoreError as error:
-            log.error(
-                "cannot note that client {client_id} was told to die: {error}",
-                client_id=ids.show(session.client_id),
-                error=error,
-            )
+
+def may_be_more(messages: Sequence[common.Message]) -> bool:
+    """Whether a claim that gave `messages` may have left some behind, because of a limit on their number or size."""
+    if len(messages) >= MAX_MESSAGES_PER_CONTACT:
+        return True
+    return sum(len(message.data.value) for message in messages) >= MANY_BYTES
 
 
 def _is_die(message: common.Message) -> bool:

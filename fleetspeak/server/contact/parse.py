@@ -28,9 +28,9 @@ def parse(wrapped: common.WrappedContactData) -> common.ContactData:
 
 def clock_of(data: common.ContactData) -> Timestamp | None:
     """The client's clock, if it tells one that can be stored."""
-    clock = data.client_clock
     if not data.HasField("client_clock"):
         return None
+    clock = data.client_clock
     if not (_MIN_SECONDS <= clock.seconds <= _MAX_SECONDS and 0 <= clock.nanos < 1_000_000_000):
         return None
     return clock

@@ -9,7 +9,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from fleetspeak.pb import common
-from fleetspeak.records import MAX_MESSAGES_PER_CONTACT
+from fleetspeak.server.contact.outgoing import may_be_more
 
 LOOK_LIMIT = 30.0
 """Seconds for one look."""
@@ -135,7 +135,7 @@ class Pusher:
             self._back_off()
             return
         self._errors = 0
-        if len(messages) >= MAX_MESSAGES_PER_CONTACT:
+        if may_be_more(messages):
             self._wanted = True
         if messages:
             self._send(messages)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from enum import Enum, auto
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -11,9 +11,9 @@ from twisted.python.failure import Failure
 from fleetspeak.core.streamlife import StreamLife, StreamState
 from fleetspeak.errors import FleetspeakError, ProtocolError
 from fleetspeak.pb import common
-from fleetspeak.records import MAX_MESSAGES_PER_CONTACT
 from fleetspeak.server.awaiting import failure_of
 from fleetspeak.server.contact.identify import Identity
+from fleetspeak.server.contact.outgoing import may_be_more
 from fleetspeak.server.contact.session import Session
 from fleetspeak.server.https.acks import AckOrder
 from fleetspeak.server.https.body import RecordReader
@@ -38,8 +38,6 @@ MAX_PARALLEL_BYTES = 1024 * 1024
 """With so many bytes in work no further record is begun."""
 TURN = 64
 """Records that are begun before others get their turn."""
-PART_BYTES = 16 * 1024 * 1024
-"""More than this is sent in several records: clients take 64 MiB at most."""
 
 
 class State(Enum):
@@ -146,7 +144,7 @@ class Stream:
 
     def drain(self) -> None:
         """The server stops: have the client finish."""
-        self._life.close_now(self._context.clock.seconds(), DRAIN_LIMIT)
+        self._life = StreamLife(self._context.clock.seconds(), DRAIN_LIMIT, DRAIN_LIMIT)
         if self._state in (State.OPEN, State.CLOSING):
             self._live()
 
@@ -277,9 +275,8 @@ class Stream:
         self._context.refusals.failed(self._request, self._identity, failure_of(error))
 
     def _send_messages(self, messages: Sequence[common.Message]) -> None:
-        assert self._session is not None
-        for part in parts(messages):
-            self._write(common.ContactData(sequencing_nonce=self._session.sent_nonce, messages=part))
+        assert self._session is not None  # it is there before any message
+        self._write(common.ContactData(sequencing_nonce=self._session.sent_nonce, messages=messages))
 
     def _acknowledge(self, numbers: range) -> None:
         if numbers:
@@ -291,14 +288,10 @@ class Stream:
     # -- from one state to the next
 
     def _open(self, messages: Sequence[common.Message]) -> None:
-        assert self._session is not None
         self._state = State.OPEN
         self._request.responseHeaders.setRawHeaders(b"Connection", [b"close"])
-        if messages:
-            self._send_messages(messages)
-        else:
-            self._write(common.ContactData(sequencing_nonce=self._session.sent_nonce))
-        if len(messages) >= MAX_MESSAGES_PER_CONTACT:
+        self._send_messages(messages)
+        if may_be_more(messages):
             self._pusher.wake()
         self._pusher.start()
         self._live()
@@ -356,18 +349,3 @@ class Stream:
     def _end_session(self) -> None:
         if self._session is not None:
             self._session.end()
-
-
-def parts(messages: Sequence[common.Message]) -> Iterable[Sequence[common.Message]]:
-    """`messages` in their order, in parts that a client takes as one record."""
-    part: list[common.Message] = []
-    size = 0
-    for message in messages:
-        message_size = message.ByteSize() if len(messages) > 1 else 0
-        if part and size + message_size > PART_BYTES:
-            yield part
-            part, size = [], 0
-        part.append(message)
-        size += message_size
-    if part:
-        yield part

@@ -7,7 +7,8 @@ one of them.  What there is to know:
 - method, path and version are given to a request only behind its body; until then they are ``_command``, ``_path``
   and ``_version`` of the channel;
 - ``clientproto`` must be set before the first write, or the response is not chunked;
-- the timer of a channel is reset by every byte that arrives, so it cannot limit a slow sender; here it is a deadline;
+- the timer of a channel is reset by every byte that arrives, so it cannot limit a slow sender: ``timeOut`` is None
+  here, which turns it off, and `StreamingChannel.setTimeout` sets a deadline of our own;
 - a body of 100,000 bytes, and every chunked one, would go to a temporary file (``Request.content``); here none does;
 - when a response ends before the body, the rest of the body must not be parsed any more: `HTTPChannel` would look
   for a request that is gone.
@@ -20,11 +21,11 @@ one of them.  What there is to know:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol
 
 from cryptography.x509 import Certificate
 from OpenSSL import SSL
-from twisted.internet.interfaces import IAddress, IHandshakeListener, ISSLTransport
+from twisted.internet.interfaces import IAddress, IDelayedCall, IHandshakeListener, ISSLTransport
 from twisted.protocols.basic import LineReceiver
 from twisted.python.failure import Failure
 from twisted.web import http
@@ -40,7 +41,7 @@ HANDSHAKE_LIMIT = 10.0
 HEADER_LIMIT = 10.0
 """Seconds from a request's first byte to the end of its headers."""
 REQUEST_LIMIT = 20 * 60.0
-"""Seconds for everything a request may take, unless its handler sets less; and for a slow reader of a response."""
+"""Seconds that a slow reader has for a response."""
 KEEP_ALIVE_LIMIT = 30.0
 """Seconds of silence between two requests."""
 LINGER_LIMIT = 10.0
@@ -84,7 +85,10 @@ class Router(Protocol):
     """The site, as a channel needs it."""
 
     def route(self, request: StreamedRequest) -> BodyHandler:
-        """Find the handler for a request whose headers are complete; it may have been answered already."""
+        """Find the handler for a request whose headers are complete.
+
+        Either it sets a deadline, or the request has been answered already.
+        """
 
     def connected(self, channel: StreamingChannel) -> None:
         """A connection begins."""
@@ -210,12 +214,13 @@ class StreamingChannel(http.HTTPChannel):
     MAX_LENGTH = MAX_HEADER_BYTES
     totalHeadersSize = MAX_HEADER_BYTES
     maxHeaders = MAX_HEADERS
-    timeOut: float | None = HANDSHAKE_LIMIT  # type: ignore[assignment]  # any number will do
+    timeOut = None
     transport: Any
 
     identity: Identity | None = None
     """For whoever works out who the peer is: it stays the same for the whole connection."""
-    _armed = 0.0
+    _deadline = 0.0
+    _timer: IDelayedCall | None = None
     _head = b""
     _silent = True
     """Between two requests, without a byte of the next one."""
@@ -227,12 +232,13 @@ class StreamingChannel(http.HTTPChannel):
         super().__init__()
         self.site = site
         self.factory = site
-        self.callLater = clock.callLater  # type: ignore[method-assign]  # as Twisted's own factory does
+        self._clock = clock
 
     # -- the life of the connection
 
     def connectionMade(self) -> None:
         super().connectionMade()
+        self.setTimeout(HANDSHAKE_LIMIT)
         self.site.connected(self)
 
     def handshakeCompleted(self) -> None:
@@ -267,12 +273,32 @@ class StreamingChannel(http.HTTPChannel):
         self._closing = True
         self.transport.abortConnection()
 
-    def setTimeout(self, period: float | None) -> float | None:
-        """Set the deadline `period` seconds from now, or take it away."""
-        if period is None or period < self._armed:
-            super().setTimeout(None)  # moving a timer forward makes the reactor search through all of them
-        self._armed = period or 0.0
-        return cast("float | None", super().setTimeout(period))
+    def setTimeout(self, period: float | None) -> None:
+        """Set the deadline `period` seconds from now, or take it away.
+
+        The timer is left alone if it fires no later than that, and then set for what is left: a connection with one
+        poll after the other needs it only now and then.
+        """
+        if period is None:
+            self._cancel_timer()
+            return
+        self._deadline = self._clock.seconds() + period
+        if self._timer is None or self._timer.getTime() > self._deadline:
+            self._cancel_timer()  # moving it forward would make the reactor search through all its timers
+            self._timer = self._clock.callLater(period, self._check_deadline)
+
+    def _check_deadline(self) -> None:
+        self._timer = None
+        left = self._deadline - self._clock.seconds()
+        if left > 0:
+            self._timer = self._clock.callLater(left, self._check_deadline)
+        else:
+            self.timeoutConnection()
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def timeoutConnection(self) -> None:
         if self._is_ending:
@@ -287,10 +313,10 @@ class StreamingChannel(http.HTTPChannel):
     def dataReceived(self, data: bytes) -> None:
         if self._is_ending:
             return
-        if self._silent:
-            self._silent = False
-            self.setTimeout(HEADER_LIMIT)
+        was_silent, self._silent = self._silent, False
         LineReceiver.dataReceived(self, data)
+        if was_silent and not (self._silent or self._handler or self._is_ending):
+            self.setTimeout(HEADER_LIMIT)
 
     def lineReceived(self, line: bytes) -> None:
         if self._is_ending:
@@ -307,8 +333,6 @@ class StreamingChannel(http.HTTPChannel):
     def allHeadersReceived(self) -> None:
         if self._is_ending:
             return
-        self.setTimeout(REQUEST_LIMIT)
-        self._held = False
         if self.length != 0:
             self.persistent = self.checkPersistence(self.requests[-1], self._version)
             self.requests[-1].begin(self._command, self._path, self._version, self.length)
@@ -316,10 +340,8 @@ class StreamingChannel(http.HTTPChannel):
             super().allHeadersReceived()  # says 100-continue if that is awaited
 
     def allContentReceived(self) -> None:
-        if self._is_ending or not self.requests:
-            return
-        self.timeOut = None  # or Twisted would take the deadline away
-        super().allContentReceived()
+        if self.requests and not self._is_ending:
+            super().allContentReceived()
 
     def _respondToBadRequestAndDisconnect(self) -> None:
         if (handler := self._handler) is not None:
