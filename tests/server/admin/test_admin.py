@@ -1,0 +1,384 @@
+"""The admin API over a real gRPC connection, on the memory store (server-core.md section 8)."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+from google.protobuf.timestamp_pb2 import Timestamp
+from twisted.internet import reactor, task
+from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThread
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+
+from fleetspeak import rpc
+from fleetspeak.errors import (
+    AlreadyExists,
+    ConfigError,
+    InvalidRecord,
+    NotFound,
+    NotReady,
+    StoreError,
+)
+from fleetspeak.ids import ClientId, MessageId
+from fleetspeak.pb import admin, broadcasts, common, monitoring
+from fleetspeak.records import ClientData, Contact, Label, ResultUpdate
+from fleetspeak.server.admin import server
+from fleetspeak.server.admin.hop import status_of
+from fleetspeak.server.admin.operations import PAGE, AdminOperations, Refused
+from fleetspeak.server.admin.server import MAX_STREAMS, SERVICE, AdminServer, operation_name
+from fleetspeak.server.cache import ClientCache
+from fleetspeak.server.dispatch import Dispatcher
+from fleetspeak.server.inserts import Inserter
+from fleetspeak.server.notify.local import LocalNotifier
+from fleetspeak.server.services.backlog import Backlog
+from fleetspeak.server.services.manager import ServiceManager
+from fleetspeak.store.memory import MemoryStore
+from fleetspeak.store.outcome import only
+
+NOW = 100_000 * 10**9
+C1, C2 = ClientId(b"\0\0\0\0\0\0\0\1"), ClientId(b"\0\0\0\0\0\0\0\2")
+M1, M2 = MessageId(b"1" * 32), MessageId(b"2" * 32)
+
+
+def message(message_id: bytes = b"", client_id: bytes = C1, **fields: Any) -> common.Message:
+    made = common.Message(message_id=message_id, message_type="Greeting", **fields)
+    made.source.service_name = "greeter"
+    made.destination.client_id, made.destination.service_name = client_id, "hello"
+    made.data.value = b"payload"
+    return made
+
+
+class AdminCase(TestCase):
+    async def setUp(self) -> None:
+        self.time = NOW
+        self.store = MemoryStore(now_ns=lambda: self.time, uniform=lambda: 0.0)
+        await self.store.open()
+        for client_id in (C1, C2):
+            await self.store.add_client(client_id, ClientData(key=b"k", labels=frozenset({Label("client", "linux")})))
+        self.dispatcher = Dispatcher()
+        self.cache = ClientCache(self.store.client_data, reactor.seconds)  # type: ignore[attr-defined]
+        manager = ServiceManager(reactor, lambda: self.time)
+        inserter = Inserter(
+            self.store,
+            self.cache.lookup,
+            self.dispatcher.dispatch,
+            LocalNotifier(self.dispatcher),
+            manager,
+            Backlog(self.store, manager, reactor, lambda: self.time),
+            lambda: self.time,
+        )
+        self.operations = AdminOperations(self.store, inserter, self.cache.invalidate, self.dispatcher.dispatch)
+        self.server = AdminServer(self.operations, "127.0.0.1", 0, reactor)
+        self.server.start()
+        self.channel = grpc.insecure_channel(self.server.address)
+        self.stub = rpc.admin.AdminStub(self.channel)
+
+    async def tearDown(self) -> None:
+        await deferToThread(self.channel.close)
+        await self.server.stop()
+
+    def call(self, method: str, request: Any, timeout: float = 10.0) -> Deferred[Any]:
+        return deferToThread(getattr(self.stub, method), request, timeout=timeout)
+
+    def stream(self, method: str, request: Any) -> Deferred[list[Any]]:
+        return deferToThread(lambda: list(getattr(self.stub, method)(request, timeout=10.0)))
+
+    async def assert_refused(self, code: str, words: str, method: str, request: Any) -> None:
+        try:
+            await self.call(method, request)
+        except grpc.RpcError as error:
+            self.assertEqual((error.code().name, error.details()), (code, words))  # type: ignore[attr-defined]
+        else:
+            self.fail(f"{method} was not refused")
+
+
+class MessageTests(AdminCase):
+    async def test_insert_and_status(self) -> None:
+        woken: list[None] = []
+        self.dispatcher.register(C1, lambda: woken.append(None))
+        await self.call("InsertMessage", message(M1))
+        self.assertEqual(len(woken), 1, "the client's stream is woken")
+        status = await self.call("GetMessageStatus", admin.GetMessageStatusRequest(message_id=M1))
+        self.assertEqual(status.creation_time.ToNanoseconds(), NOW)
+        self.assertFalse(status.HasField("result"))
+
+    async def test_a_failure_does_not_look_like_a_success(self) -> None:
+        await self.call("InsertMessage", message(M1))
+        result = common.MessageResult(failed=True, failed_reason="no such thing")
+        result.processed_time.FromNanoseconds(NOW)
+        await self.store.set_message_results([ResultUpdate(M1, result, C1)])
+        status = await self.call("GetMessageStatus", admin.GetMessageStatusRequest(message_id=M1))
+        self.assertEqual(status.result, result)
+
+    async def test_an_unknown_message_has_an_empty_status(self) -> None:
+        status = await self.call("GetMessageStatus", admin.GetMessageStatusRequest(message_id=M2))
+        self.assertEqual(status, admin.GetMessageStatusResponse())
+
+    async def test_insert_says_what_is_wrong(self) -> None:
+        bad = "INVALID_ARGUMENT"
+        await self.assert_refused(bad, "message must have Destination", "InsertMessage", common.Message())
+        await self.assert_refused(
+            "NOT_FOUND",
+            "expected 1 destination client result, got 0: there is no client 737472616e676572",
+            "InsertMessage",
+            message(client_id=b"stranger"),
+        )
+        await self.assert_refused(
+            bad, "MessageID must be 32 bytes", "GetMessageStatus", admin.GetMessageStatusRequest(message_id=b"1")
+        )
+
+    async def test_pending_messages(self) -> None:
+        sent = [message(bytes([65 + n]) * 32) for n in range(5)]
+        for each in sent:
+            await self.call("InsertMessage", each)
+        count = await self.call("GetPendingMessageCount", admin.GetPendingMessageCountRequest(client_ids=[C1, C2]))
+        self.assertEqual(count.count, 5)
+        request = admin.GetPendingMessagesRequest(client_ids=[C1], offset=1, limit=2, want_data=True)
+        page = await self.call("GetPendingMessages", request)
+        self.assertEqual([each.message_id for each in page.messages], [sent[1].message_id, sent[2].message_id])
+        self.assertEqual(page.messages[0].data.value, b"payload")
+        await self.call("DeletePendingMessages", admin.DeletePendingMessagesRequest(client_ids=[C1]))
+        status = await self.call("GetMessageStatus", admin.GetMessageStatusRequest(message_id=sent[0].message_id))
+        self.assertEqual(status.result.failed_reason, "Removed by admin action.")
+
+    async def test_no_clients_means_nothing_to_do(self) -> None:
+        await self.call("InsertMessage", message(M1))
+        await self.call("DeletePendingMessages", admin.DeletePendingMessagesRequest())
+        everything = await self.call("GetPendingMessages", admin.GetPendingMessagesRequest())
+        self.assertEqual(len(everything.messages), 0)
+        count = await self.call("GetPendingMessageCount", admin.GetPendingMessageCountRequest(client_ids=[C1]))
+        self.assertEqual(count.count, 1)
+
+    async def test_pages_are_checked(self) -> None:
+        await self.assert_refused(
+            "INVALID_ARGUMENT",
+            "if offset is provided, a limit must be provided as well",
+            "GetPendingMessages",
+            admin.GetPendingMessagesRequest(client_ids=[C1], offset=1),
+        )
+        await self.assert_refused(
+            "INVALID_ARGUMENT",
+            "offset and limit must be at most 9223372036854775807",
+            "GetPendingMessages",
+            admin.GetPendingMessagesRequest(client_ids=[C1], offset=2**64 - 1, limit=1),
+        )
+
+    async def test_a_request_of_more_than_4_mib_is_refused(self) -> None:
+        large = message()
+        large.data.value = b"x" * (4 * 1024 * 1024)
+        with self.assertRaises(grpc.RpcError) as caught:
+            await self.call("InsertMessage", large)
+        self.assertEqual(caught.exception.code().name, "RESOURCE_EXHAUSTED")  # type: ignore[attr-defined]
+
+
+class ClientTests(AdminCase):
+    async def test_list_clients(self) -> None:
+        everyone = await self.call("ListClients", admin.ListClientsRequest())
+        self.assertEqual(sorted(client.client_id for client in everyone.clients), [C1, C2])
+        some = await self.call("ListClients", admin.ListClientsRequest(client_ids=[C1, b"stranger"]))
+        [client] = some.clients
+        self.assertEqual([label.label for label in client.labels], ["linux"], "labels also with explicit ids")
+
+    async def test_a_bad_id_is_named_by_its_place(self) -> None:
+        await self.assert_refused(
+            "INVALID_ARGUMENT",
+            "unable to parse id [1]: ClientID must be 8 bytes",
+            "ListClients",
+            admin.ListClientsRequest(client_ids=[C1, b"x"]),
+        )
+
+    async def test_stream_client_ids(self) -> None:
+        ids = [ClientId((1000 + n).to_bytes(8, "big")) for n in range(PAGE + 5)]
+        for client_id in ids:
+            await self.store.add_client(client_id, ClientData(key=b"k"))
+        await self.call("BlacklistClient", admin.BlacklistClientRequest(client_id=C2))
+        replies = await self.stream("StreamClientIds", admin.StreamClientIdsRequest())
+        self.assertEqual([reply.client_id for reply in replies], [C1, *ids])
+        replies = await self.stream("StreamClientIds", admin.StreamClientIdsRequest(include_blacklisted=True))
+        self.assertEqual(len(replies), len(ids) + 2)
+        later = admin.StreamClientIdsRequest(last_contact_after=Timestamp(seconds=NOW // 10**9))
+        self.assertEqual(await self.stream("StreamClientIds", later), [])
+
+    async def test_contacts(self) -> None:
+        for number in range(3):
+            contact = Contact(C1, sent_nonce=number + 1, received_nonce=2**64 - 1, address="[::1]:9")
+            await only(self.store.record_contacts([contact]))
+        listed = await self.call("ListClientContacts", admin.ListClientContactsRequest(client_id=C1))
+        self.assertEqual([contact.sent_nonce for contact in listed.contacts], [1, 2, 3])
+        first = listed.contacts[0]
+        self.assertEqual((first.received_nonce, first.observed_address), (2**64 - 1, "[::1]:9"))
+        self.assertEqual(first.timestamp.ToNanoseconds(), NOW)
+        streamed = await self.stream("StreamClientContacts", admin.StreamClientContactsRequest(client_id=C1))
+        self.assertEqual([reply.contact for reply in streamed], list(listed.contacts))
+        none = await self.call("ListClientContacts", admin.ListClientContactsRequest(client_id=b"stranger"))
+        self.assertEqual(len(none.contacts), 0)
+
+    async def test_a_blacklisting_is_effective_at_once(self) -> None:
+        await self.cache.lookup(C1)
+        woken: list[None] = []
+        self.dispatcher.register(C1, lambda: woken.append(None))
+        await self.call("BlacklistClient", admin.BlacklistClientRequest(client_id=C1))
+        known = await self.cache.lookup(C1)
+        assert known is not None
+        self.assertTrue(known.blacklisted)
+        self.assertEqual(len(woken), 1)
+        await self.call("BlacklistClient", admin.BlacklistClientRequest(client_id=b"stranger"))
+
+    async def test_resource_usage(self) -> None:
+        usage = monitoring.ResourceUsageData(scope="hello", pid=7)
+        usage.process_start_time.seconds, usage.data_timestamp.seconds = 10, 20
+        await self.store.record_resource_usage(C1, usage)
+        start, end = Timestamp(), Timestamp()
+        start.FromNanoseconds(NOW)
+        end.FromNanoseconds(NOW + 1)
+        request = admin.FetchClientResourceUsageRecordsRequest(client_id=C1, start_timestamp=start, end_timestamp=end)
+        reply = await self.call("FetchClientResourceUsageRecords", request)
+        self.assertEqual([record.scope for record in reply.records], ["hello"])
+        request.start_timestamp.FromNanoseconds(NOW + 2)
+        await self.assert_refused(
+            "INVALID_ARGUMENT",
+            "timerange is invalid: start timestamp is after end timestamp",
+            "FetchClientResourceUsageRecords",
+            request,
+        )
+        request.ClearField("end_timestamp")
+        await self.assert_refused(
+            "INVALID_ARGUMENT",
+            "start_timestamp and end_timestamp are required",
+            "FetchClientResourceUsageRecords",
+            request,
+        )
+
+    async def test_keep_alive(self) -> None:
+        self.assertEqual(await self.call("KeepAlive", common.EmptyMessage(), 1.0), common.EmptyMessage())
+
+
+class MissingTests(AdminCase):
+    async def test_create_broadcast_without_a_broadcast_ends_nothing(self) -> None:
+        """server-https.md 8: one of the inputs that end the upstream process."""
+        await self.assert_refused(
+            "INVALID_ARGUMENT", "CreateBroadcast needs a broadcast", "CreateBroadcast", admin.CreateBroadcastRequest()
+        )
+        await self.call("KeepAlive", common.EmptyMessage())
+
+    async def test_what_this_server_does_not_do_says_so(self) -> None:
+        broadcast = broadcasts.Broadcast(source=common.Address(service_name="greeter"))
+        for method, request, subject in (
+            ("CreateBroadcast", admin.CreateBroadcastRequest(broadcast=broadcast), "broadcasts"),
+            ("ListActiveBroadcasts", admin.ListActiveBroadcastsRequest(), "broadcasts"),
+            ("DisableBroadcasts", admin.DisableBroadcastsRequest(), "broadcasts"),
+            ("StoreFile", admin.StoreFileRequest(), "files"),
+            ("DeleteFile", admin.DeleteFileRequest(), "files"),
+        ):
+            with self.assertRaises(grpc.RpcError) as caught:
+                await self.call(method, request)
+            self.assertEqual(caught.exception.code().name, "UNIMPLEMENTED")  # type: ignore[attr-defined]
+            self.assertIn(subject, caught.exception.details())  # type: ignore[attr-defined]
+
+
+class ThreadTests(AdminCase):
+    """grpc's threads beside the reactor."""
+
+    def hang(self, method: str) -> tuple[list[object], threading.Event]:
+        """Make an operation of the store take for ever.
+
+        Gives a list, to which each call that is cancelled adds something, and an event that is set by the first call.
+        """
+        begun = threading.Event()
+        cancelled: list[object] = []
+
+        def begin(*args: object) -> Deferred[None]:
+            begun.set()
+            return Deferred(cancelled.append)
+
+        setattr(self.store, method, begin)
+        return cancelled, begun
+
+    async def when(self, condition: Callable[[], bool]) -> None:
+        for _ in range(1000):
+            if condition():
+                return
+            await task.deferLater(reactor, 0.01)  # type: ignore[arg-type]
+        self.fail("in vain")
+
+    async def test_a_caller_that_goes_away_cancels_the_work(self) -> None:
+        cancelled, begun = self.hang("pending_message_count")
+        call = self.stub.GetPendingMessageCount.future(admin.GetPendingMessageCountRequest(client_ids=[C1]))
+        await deferToThread(begun.wait, 10)
+        call.cancel()
+        await self.when(lambda: bool(cancelled))
+
+    async def test_a_deadline_ends_the_wait(self) -> None:
+        _, begun = self.hang("pending_message_count")
+        with self.assertRaises(grpc.RpcError) as caught:
+            await self.call("GetPendingMessageCount", admin.GetPendingMessageCountRequest(client_ids=[C1]), 0.2)
+        self.assertEqual(caught.exception.code().name, "DEADLINE_EXCEEDED")  # type: ignore[attr-defined]
+        self.assertTrue(begun.is_set())
+
+    async def test_streamed_replies_leave_threads_for_others(self) -> None:
+        _, begun = self.hang("client_ids")
+        streams = [self.stub.StreamClientIds(admin.StreamClientIdsRequest()) for _ in range(MAX_STREAMS)]
+        await deferToThread(begun.wait, 10)
+        await self.when(lambda: self.server._streams._value == 0)  # type: ignore[attr-defined]
+        with self.assertRaises(grpc.RpcError) as caught:
+            await self.stream("StreamClientIds", admin.StreamClientIdsRequest())
+        self.assertEqual(caught.exception.code().name, "RESOURCE_EXHAUSTED")  # type: ignore[attr-defined]
+        await self.call("KeepAlive", common.EmptyMessage())
+        for stream in streams:
+            stream.cancel()
+        await self.when(lambda: self.server._streams._value == MAX_STREAMS)  # type: ignore[attr-defined]
+
+    async def test_a_reader_that_leaves_in_the_middle_gives_its_place_back(self) -> None:
+        for n in range(3 * PAGE):
+            await self.store.add_client(ClientId((1000 + n).to_bytes(8, "big")), ClientData(key=b"k"))
+        stream = self.stub.StreamClientIds(admin.StreamClientIdsRequest())
+        await deferToThread(next, stream)
+        stream.cancel()
+        await self.when(lambda: self.server._streams._value == MAX_STREAMS)  # type: ignore[attr-defined]
+
+    async def test_a_defect_is_logged_and_told_without_details(self) -> None:
+        self.store.pending_message_count = lambda ids: 1 / 0  # type: ignore[assignment, method-assign, return-value]
+        await self.assert_refused(
+            "INTERNAL",
+            "an error of the server; its log has the details",
+            "GetPendingMessageCount",
+            admin.GetPendingMessageCountRequest(client_ids=[C1]),
+        )
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    async def test_a_stop_ends_calls_that_wait(self) -> None:
+        self.patch(server, "STOP_GRACE", 0.1)
+        _, begun = self.hang("pending_message_count")
+        ended = self.call("GetPendingMessageCount", admin.GetPendingMessageCountRequest(client_ids=[C1]))
+        await deferToThread(begun.wait, 10)
+        await self.server.stop()
+        with self.assertRaises(grpc.RpcError):
+            await ended
+
+    async def test_a_second_server_on_the_same_port_is_refused(self) -> None:
+        port = int(self.server.address.rpartition(":")[2])
+        with self.assertRaisesRegex(ConfigError, "failed to initialize admin server: cannot listen on 127.0.0.1:"):
+            AdminServer(self.operations, "127.0.0.1", port, reactor).start()
+
+
+class ShapeTests(SynchronousTestCase):
+    def test_every_rpc_has_its_operation(self) -> None:
+        for method in SERVICE.methods:
+            self.assertTrue(hasattr(AdminOperations, operation_name(method.name)), method.name)
+        self.assertEqual(operation_name("FetchClientResourceUsageRecords"), "fetch_client_resource_usage_records")
+
+    def test_each_error_has_its_status(self) -> None:
+        for error, code in (
+            (Refused("UNIMPLEMENTED", "x"), "UNIMPLEMENTED"),
+            (InvalidRecord("x"), "INVALID_ARGUMENT"),
+            (ValueError("x"), "INVALID_ARGUMENT"),
+            (NotFound("x"), "NOT_FOUND"),
+            (AlreadyExists("x"), "ALREADY_EXISTS"),
+            (StoreError("x"), "UNAVAILABLE"),
+            (NotReady("x"), "UNAVAILABLE"),
+            (KeyError("x"), "INTERNAL"),
+        ):
+            self.assertEqual(status_of(error)[0], code)
