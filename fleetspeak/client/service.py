@@ -78,6 +78,7 @@ class ClientService(Service):
     def stopService(self) -> Deferred[None]:  # noqa: N802
         """Stop cleanly within `STOP_LIMIT`; what does not is left behind, and the exit status is 1."""
         super().stopService()  # type: ignore[no-untyped-call]
+        self._manager.close()
         if self._starting is not None:
             self._starting.cancel()
         stopping = Deferred.fromCoroutine(self._stop())
@@ -92,6 +93,8 @@ class ClientService(Service):
         self._opened = True
         self._log.info("client {client_id} starting", client_id=show(self._state.identity.client_id))
         await self._manager.install(self._load_services())
+        if not self.running:
+            return
         self._state.start()
         self._system.announce()
         self._communicator = self._make_communicator()
@@ -119,7 +122,7 @@ class ClientService(Service):
             self._communicator.reset()
 
     def _not_started(self, failure: Any) -> None:
-        if failure.check(CancelledError):
+        if not self.running and failure.check(CancelledError):
             return
         if failure.check(ConfigError):
             self._log.critical("Stopped due to unrecoverable error: {error}", error=failure.value)

@@ -76,6 +76,7 @@ class ServiceManager:
         self._clock = clock
         self._installed: dict[str, _Installed] = {}
         self._changing = DeferredLock()
+        self._closed = False
 
     def names(self) -> list[str]:
         """The installed services, without ``system``."""
@@ -93,6 +94,8 @@ class ServiceManager:
         await self._changing.acquire()
         try:
             for file in files:
+                if self._closed:
+                    break
                 await self._install_one(file)
         finally:
             self._changing.release()
@@ -120,6 +123,10 @@ class ServiceManager:
         finally:
             self._changing.release()
         self._log.info("service {service} restarted", service=name)
+
+    def close(self) -> None:
+        """Install no more: the client is stopping."""
+        self._closed = True
 
     async def stop(self) -> None:
         """Cancel what is being processed, then stop all services, side by side."""
