@@ -1,78 +1,84 @@
-"""Flow control on the client: how many more messages the server may send to each service."""
+"""A client's account of what the server may send to each of its services: the AllowedMessages of its contacts."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 INBOX_SIZE = 100
-"""Messages that a service's inbox holds, and so the most that is ever granted."""
+"""Messages that wait for one service at most, and so the most tokens it can have out."""
 
 BEACON_EVERY = 32
-"""The server is told of freed room at the latest when a service has taken so many messages."""
+"""After so many processed messages of a service the server hears of the freed tokens, with a message or without."""
 
 
 @dataclass(slots=True)
-class _Counters:
+class _Counter:
+    """The account of one service.
+
+    Of the messages up to number `granted` the server has tokens; those up to `accepted` have come, those up to
+    `processed` have left the inbox again.
+    """
+
     accepted: int = 0
-    """Messages put into the inbox."""
     processed: int = 0
-    """Messages taken out of it."""
-    announced: int = 0
-    """`processed` as of the last record; the server knows of so many."""
-    known: bool = False
-    """Was the service in a record already?"""
-    installed: bool = True
+    granted: int | None = None
+    """None: the server was not told of this service on this connection."""
+    listed: bool = True
+
+    def grant_all(self) -> int:
+        before = self.accepted
+        self.granted = max(before, self.processed + INBOX_SIZE)
+        return self.granted - before
+
+    def grant_freed(self) -> int:
+        if self.granted is None:
+            return self.grant_all()
+        before = max(self.granted, self.accepted)
+        self.granted = max(before, self.processed + INBOX_SIZE)
+        return self.granted - before
 
 
 class FlowCounters:
-    """Counters of every service.  They outlive a service's restart, so that a grant never exceeds the inbox."""
+    """Counts the messages of the server per service.
+
+    Tokens that are out and messages in the inbox together never exceed `INBOX_SIZE` while the server keeps to its
+    tokens, whatever services are removed, added or restarted.
+    """
 
     def __init__(self) -> None:
-        self._services: dict[str, _Counters] = {}
+        self._counters: dict[str, _Counter] = {}
 
     def add_service(self, name: str) -> None:
-        """Installed, for the first time or again."""
-        counters = self._services.setdefault(name, _Counters())
-        counters.installed = True
+        """Begin to count, or go on where the counters stood: the server still holds the tokens it had."""
+        self._counters.setdefault(name, _Counter()).listed = True
 
     def remove_service(self, name: str) -> None:
-        """Gone: it is granted nothing until it is installed again.  What its inbox held is gone with it."""
-        if (counters := self._services.get(name)) is not None:
-            counters.installed = False
-            counters.processed = counters.accepted
+        """Name it no more; what was in its inbox is gone."""
+        counter = self._counters.get(name)
+        if counter is not None:
+            counter.listed = False
+            counter.processed = counter.accepted
 
     def accepted(self, name: str) -> None:
-        """A message went into the inbox."""
-        self._services[name].accepted += 1
+        """A message of the server went into the inbox of this service."""
+        counter = self._counters.get(name)
+        if counter is not None:
+            counter.accepted += 1
 
     def processed(self, name: str) -> bool:
-        """A message was taken out of the inbox.  True if the server should hear of it even without a message."""
-        counters = self._services[name]
-        counters.processed = min(counters.processed + 1, counters.accepted)
-        return counters.processed % BEACON_EVERY == 0
+        """A message of the server left the inbox.  True: a beacon is due."""
+        counter = self._counters.get(name)
+        if counter is None or counter.processed >= counter.accepted:
+            return False
+        counter.processed += 1
+        return counter.processed % BEACON_EVERY == 0
 
     def absolute(self) -> dict[str, int]:
-        """The room in each inbox, for a poll or the first record of a stream."""
-        return {name: self._room(counters) for name, counters in self._installed()}
+        """For a poll, or the first record of a stream: all that may be sent.  Every service is in it, also with 0."""
+        for counter in self._counters.values():
+            counter.granted = None
+        return {name: counter.grant_all() for name, counter in self._counters.items() if counter.listed}
 
     def increments(self) -> dict[str, int]:
-        """The room that came since the previous record of this stream; for a service new to it, all its room."""
-        return {
-            name: self._freed(counters) if counters.known else self._room(counters)
-            for name, counters in self._installed()
-        }
-
-    def _installed(self) -> list[tuple[str, _Counters]]:
-        return [(name, counters) for name, counters in self._services.items() if counters.installed]
-
-    @staticmethod
-    def _room(counters: _Counters) -> int:
-        counters.known = True
-        counters.announced = counters.processed
-        return max(INBOX_SIZE - (counters.accepted - counters.processed), 0)
-
-    @staticmethod
-    def _freed(counters: _Counters) -> int:
-        freed = counters.processed - counters.announced
-        counters.announced = counters.processed
-        return min(max(freed, 0), INBOX_SIZE)
+        """For a later record of a stream: what may be sent beyond what was said before.  Every service is in it."""
+        return {name: counter.grant_freed() for name, counter in self._counters.items() if counter.listed}

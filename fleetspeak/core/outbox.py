@@ -3,48 +3,52 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from fleetspeak.pb import common
 
 MAX_PENDING_COUNT = 100
-"""A queue takes no more messages while it has so many that are not confirmed."""
+"""Messages of one priority that may be accepted and not yet acked."""
 
 MAX_PENDING_BYTES = 20 * 1024 * 1024
-"""Nor while it has so many bytes of them; the last one taken may go beyond."""
+"""Bytes of them; the message that reaches the limit may exceed it."""
 
-BY_PRIORITY = (common.Message.HIGH, common.Message.MEDIUM, common.Message.LOW)
+_ORDER = (common.Message.HIGH, common.Message.MEDIUM, common.Message.LOW)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Entry:
-    """A message that was accepted: it is kept until the server has confirmed it."""
+    """One accepted message; every entry is its own, whatever it holds."""
 
     message: common.Message
     size: int
-    """Bytes of the serialized message."""
+    """Serialized bytes."""
     on_ack: Callable[[], None] | None
+    """Who wants to hear that the server has it."""
     priority: common.Message.Priority.ValueType
 
 
 class _Queue:
     """The messages of one priority."""
 
-    __slots__ = ("bytes", "line", "pending")
+    __slots__ = ("bytes", "count", "line")
 
     def __init__(self) -> None:
-        self.pending: set[Entry] = set()
-        self.bytes = 0
         self.line: deque[Entry] = deque()
-        """Those of them that wait to be taken."""
+        self.count = 0
+        self.bytes = 0
 
 
 class OutboxLedger:
-    """Three queues, one for each priority.  A message is in line, or taken; pending until acked."""
+    """Three queues, one for each priority.  A message is pending from `add` until `ack`.
+
+    Whatever `take` gave out must come back exactly once, through `ack` or `nack`.
+    """
 
     def __init__(self) -> None:
-        self._queues = {priority: _Queue() for priority in BY_PRIORITY}
+        self._queues = {priority: _Queue() for priority in _ORDER}
+        self._taken: set[Entry] = set()
 
     @property
     def ready(self) -> bool:
@@ -52,51 +56,68 @@ class OutboxLedger:
         return any(queue.line for queue in self._queues.values())
 
     def accepts(self, priority: common.Message.Priority.ValueType) -> bool:
-        """Is there room for one more message?"""
-        queue = self._queues[priority]
-        return len(queue.pending) < MAX_PENDING_COUNT and queue.bytes < MAX_PENDING_BYTES
+        """Is there room for one more message of this priority?  ValueError for an unknown one."""
+        queue = self._queue(priority)
+        return queue.count < MAX_PENDING_COUNT and queue.bytes < MAX_PENDING_BYTES
+
+    def pending(self, priority: common.Message.Priority.ValueType) -> tuple[int, int]:
+        """How many messages of this priority are pending, and their bytes.  ValueError for an unknown one."""
+        queue = self._queue(priority)
+        return queue.count, queue.bytes
 
     def add(self, message: common.Message, size: int, on_ack: Callable[[], None] | None = None) -> Entry:
-        """Accept a message; its priority says where.  Raises ValueError if there is no room."""
+        """Accept a message of `size` serialized bytes.
+
+        Raises ValueError if its priority is unknown or its queue is full: ask `accepts` before.
+        """
         if not self.accepts(message.priority):
             raise ValueError("the queue of this priority is full")
         entry = Entry(message, size, on_ack, message.priority)
-        queue = self._queues[message.priority]
-        queue.pending.add(entry)
+        queue = self._queues[entry.priority]
+        queue.count += 1
         queue.bytes += size
         queue.line.append(entry)
         return entry
 
     def take(self, max_count: int, max_bytes: int) -> list[Entry]:
-        """As many as fit, highest priority first, oldest first; the first one fits whatever its size."""
+        """Give out what is next, by priority and then age, as far as it fits; the first one always fits.
+
+        Nothing is overtaken: where one does not fit, it ends.
+        """
         taken: list[Entry] = []
         room = max_bytes
-        for priority in BY_PRIORITY:
-            line = self._queues[priority].line
-            while line and len(taken) < max_count and (line[0].size <= room or not taken):
-                entry = line.popleft()
+        for queue in self._queues.values():
+            while queue.line and len(taken) < max_count:
+                if taken and queue.line[0].size > room:
+                    max_count = 0
+                    break
+                entry = queue.line.popleft()
                 room -= entry.size
                 taken.append(entry)
-            if line:
-                break
+        self._taken.update(taken)
         return taken
 
-    def ack(self, entries: Sequence[Entry]) -> None:
-        """The server has them; they make room.  Repeats are passed over."""
-        for entry in entries:
+    def ack(self, entries: Iterable[Entry]) -> None:
+        """The server has them: forget them.  ValueError if one is not out."""
+        for entry in self._come_back(entries):
             queue = self._queues[entry.priority]
-            if entry in queue.pending:
-                queue.pending.remove(entry)
-                queue.bytes -= entry.size
+            queue.count -= 1
+            queue.bytes -= entry.size
 
-    def nack(self, entries: Sequence[Entry]) -> None:
-        """The server may not have them; they go to the end of their line."""
-        for entry in entries:
-            queue = self._queues[entry.priority]
-            if entry in queue.pending:
-                queue.line.append(entry)
+    def nack(self, entries: Iterable[Entry]) -> None:
+        """The server may not have them: they stay pending, at the end of their line.  ValueError if one is not out."""
+        for entry in self._come_back(entries):
+            self._queues[entry.priority].line.append(entry)
 
-    def pending(self, priority: common.Message.Priority.ValueType) -> tuple[int, int]:
-        """Messages accepted and not acked: how many, and their bytes."""
-        queue = self._queues[priority]
-        return len(queue.pending), queue.bytes
+    def _come_back(self, entries: Iterable[Entry]) -> list[Entry]:
+        back = list(entries)
+        if len(set(back)) < len(back) or not self._taken.issuperset(back):
+            raise ValueError("acked or nacked what was not taken, or was already")
+        self._taken.difference_update(back)
+        return back
+
+    def _queue(self, priority: common.Message.Priority.ValueType) -> _Queue:
+        queue = self._queues.get(priority)
+        if queue is None:
+            raise ValueError(f"unknown priority: {priority}")
+        return queue

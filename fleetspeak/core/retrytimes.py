@@ -1,29 +1,27 @@
-"""When a message that is not confirmed, or not processed, is tried again.  All times in nanoseconds."""
+"""When a message that was given out is due again (exact: both sides of a mixed fleet share the database)."""
 
 from __future__ import annotations
 
-SECOND = 1_000_000_000
+MINUTE_NS = 60 * 10**9
 
-CLIENT_RETRY = 15 * 60 * SECOND
-"""A message sent to a client is offered again after this, until it is confirmed."""
+CLIENT_RETRY_NS = 15 * MINUTE_NS
+"""A client that has not confirmed a message gets it again after this long."""
 
-SERVER_RETRY = 60 * SECOND
-"""Base of the delay after which a server service gets a message again."""
-
+SERVER_RETRY_NS = MINUTE_NS
 SERVER_RETRY_GROWTH = 1.1
-SERVER_RETRY_CAP = 24 * 60 * 60 * SECOND
-"""Ours: upstream's delay grows without bound."""
+MAX_BASE_NS = 12 * 60 * MINUTE_NS
+"""Ours: the growth ends at half a day, so that with its random part a retry is at most a day away."""
 
-_CAPPED_FROM = 77
-"""1 min * 1.1^77 is over a day; the power is not computed beyond that."""
+_ENOUGH = 1000
+"""Retries by which the growth has ended for certain; a power beyond it would overflow a float."""
 
 
 def client_retry(now_ns: int) -> int:
-    """When a message that is sent to a client now is due again."""
-    return now_ns + CLIENT_RETRY
+    """When (ns) a message that goes to its client now is due again."""
+    return now_ns + CLIENT_RETRY_NS
 
 
 def server_retry(now_ns: int, count: int, u: float) -> int:
-    """When a server service gets a message again that it was offered `count` times; 0 <= `u` < 1 is random."""
-    delay = SERVER_RETRY * SERVER_RETRY_GROWTH ** min(count, _CAPPED_FROM) * (1 + u)
-    return now_ns + min(int(delay), SERVER_RETRY_CAP)
+    """When (ns) a message for a server service is due that was handed out `count` times; 0 <= `u` < 1 at random."""
+    base = min(SERVER_RETRY_NS * SERVER_RETRY_GROWTH ** min(count, _ENOUGH), MAX_BASE_NS)
+    return now_ns + int(base * (1 + u))

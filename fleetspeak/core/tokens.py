@@ -1,15 +1,21 @@
-"""Flow control on the server: how many more messages each service of a client takes."""
+"""A server's account of how many messages a client will take for each of its services."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-_MOST = 2**64 - 1
-"""Counters are unsigned 64 bit on the wire."""
+MAX_TOKENS = 2**64 - 1
+"""Counters are unsigned 64 bit on the wire; they stop here instead of wrapping around."""
+
+MAX_SERVICES = 1024
+"""Ours: a client that names more services gets no tokens for the others."""
+
+MAX_NAME = 128
+"""Bytes or characters of a service name, as the database's columns hold them; longer ones are passed over."""
 
 
 class TokenLedger:
-    """The tokens of one connection.  Off at first: then there is no limit per service."""
+    """The tokens of one connection.  Without accounting, which is how it begins, there is no limit."""
 
     __slots__ = ("_tokens",)
 
@@ -17,31 +23,44 @@ class TokenLedger:
         self._tokens: dict[str, int] | None = None
 
     def start(self, tokens: Mapping[str, int]) -> None:
-        """The first contact's absolute numbers; an empty map leaves the accounting off."""
+        """The first contact's AllowedMessages; an empty map leaves accounting off."""
         if tokens:
-            self._tokens = dict(tokens)
+            self._tokens = {}
+            self._add(tokens)
 
     def grant(self, tokens: Mapping[str, int]) -> bool:
-        """Add a later record's increments, which switch the accounting on even if there are none.
+        """A later record's AllowedMessages; accounting is on from now, even if the map is empty.
 
-        True if a service that had no tokens has some now: there may be messages for it.
+        Returns True if a service that had none has tokens now, so that messages may be waiting for them.
         """
-        held = self._tokens
-        if held is None:
-            held = self._tokens = {}
-        opened = False
-        for service, count in tokens.items():
-            before = held.get(service, 0)
-            held[service] = min(before + count, _MOST)
-            opened = opened or (before == 0 and count > 0)
-        return opened
+        if self._tokens is None:
+            self._tokens = {}
+        return self._add(tokens)
 
     def limits(self) -> dict[str, int] | None:
-        """What may be sent, by service; None: no accounting."""
-        return None if self._tokens is None else dict(self._tokens)
+        """Tokens by service, those with none left out; None without accounting."""
+        if self._tokens is None:
+            return None
+        return {service: tokens for service, tokens in self._tokens.items() if tokens}
 
     def spend(self, counts: Mapping[str, int]) -> None:
-        """Messages were sent.  A service never has less than none."""
-        if self._tokens is not None:
-            for service, count in counts.items():
-                self._tokens[service] = max(self._tokens.get(service, 0) - count, 0)
+        """So many messages were sent to these services; never goes below zero."""
+        if self._tokens is None:
+            return
+        for service, count in counts.items():
+            tokens = self._tokens.get(service)
+            if tokens is not None:
+                self._tokens[service] = max(0, tokens - count)
+
+    def _add(self, tokens: Mapping[str, int]) -> bool:
+        assert self._tokens is not None
+        woken = False
+        for service, count in tokens.items():
+            before = self._tokens.get(service)
+            if before is None:
+                if len(self._tokens) >= MAX_SERVICES or len(service) > MAX_NAME:
+                    continue
+                before = 0
+            self._tokens[service] = min(MAX_TOKENS, before + count)
+            woken = woken or (before == 0 and count > 0)
+        return woken

@@ -1,0 +1,124 @@
+"""HTTP over mutual TLS to the servers, with the client's current identity."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
+from twisted.internet.interfaces import IProtocolFactory, IStreamClientEndpoint
+from twisted.web.client import URI, Agent, HTTPConnectionPool
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IAgentEndpointFactory, IBodyProducer, IResponse
+from zope.interface import implementer
+
+from fleetspeak.client.comms.servers import Server
+from fleetspeak.client.link import Link
+from fleetspeak.config.client import ClientSettings
+from fleetspeak.errors import ConfigError
+from fleetspeak.pb import common
+from fleetspeak.security.certificates import to_pem
+from fleetspeak.security.tls import ClientTlsPolicy
+from fleetspeak.wire import certheader
+
+CONNECT_TIMEOUT = 30.0
+"""Seconds for TCP; upstream's."""
+
+IDLE_TIMEOUT = 25
+"""Seconds that an unused connection is kept; the server closes its side after 30."""
+
+SUCCESS = 200
+
+TOO_LONELY = 2
+"""Exit status of a client that could not reach any server for too long; upstream's."""
+
+
+def reason_of(error: BaseException) -> str:
+    """Why a request failed, in one line: of the errors that Twisted gathers, each one's own words."""
+    reasons = getattr(error, "reasons", None)
+    if reasons:
+        return "; ".join(reason_of(failure.value) for failure in reasons)
+    return str(error) or type(error).__name__
+
+
+@implementer(IStreamClientEndpoint)
+class KeptAliveEndpoint:
+    """A TCP endpoint whose connections are probed by the kernel, so that a silently dead path is found."""
+
+    def __init__(self, endpoint: IStreamClientEndpoint) -> None:
+        self._endpoint = endpoint
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[Any]:  # noqa: N803
+        return self._endpoint.connect(protocolFactory).addCallback(_keep_alive)
+
+
+def _keep_alive(protocol: Any) -> Any:
+    protocol.transport.setTcpKeepAlive(True)
+    protocol.transport.setTcpNoDelay(True)
+    return protocol
+
+
+@implementer(IAgentEndpointFactory)
+class _Endpoints:
+    """Where an `Agent` gets its connections from."""
+
+    def __init__(self, reactor: Any, policy: ClientTlsPolicy) -> None:
+        self._reactor = reactor
+        self._policy = policy
+
+    def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:  # noqa: N802
+        host = uri.host.decode("ascii").strip("[]")
+        creator = self._policy.creatorForNetloc(host.encode("ascii"), uri.port)
+        tcp = KeptAliveEndpoint(HostnameEndpoint(self._reactor, host, uri.port, CONNECT_TIMEOUT))
+        endpoint: IStreamClientEndpoint = wrapClientTLS(creator, tcp)
+        return endpoint
+
+
+class Transport:
+    """Makes requests as the identity that the client has when the first of them is made.
+
+    After a rekey `is_stale` says so; the owner then closes it and makes another one.
+    """
+
+    def __init__(self, link: Link, settings: ClientSettings, reactor: Any, *, persistent: bool) -> None:
+        """@param persistent: keep connections for the next request; a stream never does.
+
+        @raise ConfigError: the settings ask for something that there is not.
+        """
+        if settings.proxy:
+            raise ConfigError("proxy: not yet supported in this version; remove it, or keep using the Go client there")
+        identity = link.identity
+        policy = ClientTlsPolicy(
+            settings.trusted_certs, identity.key, identity.certificate, settings.server_name, link.is_revoked
+        )
+        self._link = link
+        self._client_id = identity.client_id
+        self._headers = _headers(settings, to_pem(identity.certificate))
+        self._pool = HTTPConnectionPool(reactor, persistent)  # type: ignore[no-untyped-call]
+        self._pool.cachedConnectionTimeout = IDLE_TIMEOUT
+        self._agent = Agent.usingEndpointFactory(reactor, _Endpoints(reactor, policy), self._pool)  # type: ignore[no-untyped-call]
+
+    @property
+    def is_stale(self) -> bool:
+        """Has the client another identity by now?"""
+        return self._link.identity.client_id != self._client_id
+
+    def post(self, server: Server, path: str, body: IBodyProducer) -> Deferred[IResponse]:
+        """Send a request; fires with the head of the response, of whatever status.  Cancelling ends the connection."""
+        url = f"https://{server}{path}".encode("ascii")
+        response: Deferred[IResponse] = self._agent.request(b"POST", url, self._headers, body)
+        return response
+
+    def close(self) -> Deferred[None]:
+        """Close the connections that are kept."""
+        closed: Deferred[None] = self._pool.closeCachedConnections()  # type: ignore[no-untyped-call]
+        return closed
+
+
+def _headers(settings: ClientSettings, certificate_pem: str) -> Headers:
+    headers = Headers({"User-Agent": ["fleetspeak-client"]})
+    if settings.communicator.compression == common.COMPRESSION_DEFLATE:
+        headers.addRawHeader("Content-Encoding", "deflate")
+    if settings.client_certificate_header:
+        headers.addRawHeader(settings.client_certificate_header, certheader.encode(certificate_pem))
+    return headers

@@ -1,0 +1,214 @@
+"""One stream: from the request to its end, by whatever it ends."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import ConnectionDone
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.iweb import IResponse
+
+from fleetspeak.client.comms.bodies import EndlessBody, read_body
+from fleetspeak.client.comms.http import SUCCESS, Transport
+from fleetspeak.client.comms.servers import Server
+from fleetspeak.client.comms.waiting import Bell, first_of, sleep
+from fleetspeak.client.link import Link
+from fleetspeak.core.ackwindow import AckWindow
+from fleetspeak.core.outbox import Entry
+from fleetspeak.core.writerate import WriteRate
+from fleetspeak.errors import ProtocolError
+from fleetspeak.pb import common
+from fleetspeak.records import MAX_MESSAGES_PER_CONTACT
+from fleetspeak.wire import compression, contact, streamframes
+
+START_TIMEOUT = 180.0
+"""Seconds until the server's first record is there; the server gives itself as many."""
+
+MAX_IN_FLIGHT = 8
+"""Records that may be unacknowledged; beyond that, messages gather for the next one."""
+
+PARTING = 5.0
+"""Seconds that the server has to close its side, too."""
+
+MAX_REFUSAL = 4096
+"""Bytes of a refusal's text that are read."""
+
+
+class Session(Protocol):
+    """The body of the response, and with it the whole stream.
+
+    Messages are taken from the outbox whenever the transport can take more; what is ready together goes into one
+    record.  They are acked by the server's acknowledgement, and nacked at the end of the stream.
+    """
+
+    _log = Logger()
+
+    def __init__(self, link: Link, reactor: Any, *, deflate: bool) -> None:
+        self._link = link
+        self._reactor = reactor
+        self._deflater = compression.Deflater() if deflate else None
+        self._decoder = streamframes.Decoder(streamframes.MAX_SERVER_RECORD)
+        self._rate = WriteRate()
+        self._window = AckWindow()
+        self._opening: list[Entry] = []
+        self._body: EndlessBody | None = None
+        self._room = Bell()
+        self._written: tuple[float, int] | None = None
+        self._writing: Deferred[None] | None = None
+        self._closing = False
+        self._ended = False
+        self.orderly = False
+        """The server announced the end."""
+        self.started: Deferred[None] = Deferred()
+        """Fires when the server has answered the first record."""
+        self.ended: Deferred[None] = Deferred()
+        """Fires at the end of the stream; all that was not acknowledged is in the outbox again by then."""
+
+    async def open(self, transport: Transport, server: Server) -> None:
+        """Make the request and see it answered.  Raises whatever goes wrong; the session is over then."""
+        self._opening = self._take_entries()
+        record = self._record(self._opening, first=True)
+        body = self._body = EndlessBody(self._encode(streamframes.MAGIC + record), self._on_drained)
+        try:
+            response = await transport.post(server, "/streaming-message", body).addTimeout(START_TIMEOUT, self._reactor)
+            if response.code != SUCCESS:
+                raise ProtocolError(f"status {response.code}: {await _text_of(response)}")
+            response.deliverBody(self)  # type: ignore[no-untyped-call]
+            await self.started.addTimeout(START_TIMEOUT, self._reactor)
+        except BaseException:
+            self.abort()
+            raise
+
+    def finish(self) -> None:
+        """Send nothing more; end when all is acknowledged."""
+        self._closing = True
+        if self._writing is not None:
+            self._writing.cancel()
+        self._end_if_idle()
+
+    def flush(self) -> None:
+        """Send what is ready now, then `finish`."""
+        while not self._closing and (entries := self._take_entries()):
+            self._send(entries)
+        self.finish()
+
+    def abort(self) -> None:
+        """End at once."""
+        if self._body is not None:
+            self._body.abort()
+        self._over()
+
+    # ---- what the server sends
+
+    def dataReceived(self, data: bytes) -> None:  # noqa: N802
+        if self._ended:
+            return
+        try:
+            for record in self._decoder.feed(data):
+                self._take(contact.parse(record))
+        except ProtocolError as error:
+            self._log.warn("the server broke the protocol of the stream: {error}", error=error)
+            self._fail(error)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:  # noqa: N802
+        self._fail(reason.value or ConnectionDone())
+
+    def _take(self, data: common.ContactData) -> None:
+        if not self.started.called:
+            self._take_first(data)
+            return
+        if data.done_sending:
+            self.orderly = True
+        if data.messages:
+            self._link.received(data, first=False)
+        if data.ack_index:
+            self._link.outbox.ack(self._window.acked(data.ack_index))
+            self._room.ring()
+        if data.done_sending and not self._closing:
+            self.finish()
+        elif self._closing:
+            self._end_if_idle()
+
+    def _take_first(self, data: common.ContactData) -> None:
+        self._link.received(data, first=True)
+        opening, self._opening = self._opening, []
+        self._link.outbox.ack(opening)
+        self.started.callback(None)
+        self._writing = Deferred.fromCoroutine(self._write())
+        self._writing.addErrback(self._writing_failed)
+
+    # ---- what we send
+
+    async def _write(self) -> None:
+        while not self._closing:
+            await first_of([self._link.outbox.when_ready(), self._link.when_beacon()])
+            await sleep(self._reactor, 0)  # whatever else becomes ready in this turn of the reactor joins the record
+            while self._held_up():
+                await self._room.wait()
+            self._send(self._take_entries())
+
+    def _held_up(self) -> bool:
+        return len(self._window) >= MAX_IN_FLIGHT or (self._body is not None and self._body.full)
+
+    def _take_entries(self) -> list[Entry]:
+        return self._link.outbox.take(MAX_MESSAGES_PER_CONTACT, self._rate.threshold())
+
+    def _send(self, entries: list[Entry]) -> None:
+        assert self._body is not None
+        record = self._record(entries, first=False)
+        self._window.sent(entries)
+        began = self._reactor.seconds()
+        self._body.add(self._encode(record))
+        self._written = (began, len(record)) if self._body.full else None
+
+    def _record(self, entries: list[Entry], *, first: bool) -> bytes:
+        return streamframes.encode(self._link.contact([entry.message for entry in entries], first=first))
+
+    def _encode(self, data: bytes) -> bytes:
+        return data if self._deflater is None else self._deflater.feed(data)
+
+    def _on_drained(self) -> None:
+        if self._written is not None:
+            began, size = self._written
+            self._rate.wrote(size, self._reactor.seconds() - began)
+            self._written = None
+        self._room.ring()
+
+    def _writing_failed(self, failure: Failure) -> None:
+        if not failure.check(CancelledError):  # type: ignore[no-untyped-call]
+            self._log.failure("writing to the stream failed", failure)
+            self.abort()
+
+    # ---- the end
+
+    def _end_if_idle(self) -> None:
+        """Part in order: all is acknowledged."""
+        if self.started.called and not len(self._window) and not self._ended:
+            assert self._body is not None
+            self._body.end()
+            if self.transport is not None:
+                self.transport.loseConnection()
+            self._reactor.callLater(PARTING, self._body.abort)
+            self._over()
+
+    def _fail(self, error: BaseException) -> None:
+        if not self.started.called:
+            self.started.errback(error)
+        self.abort()
+
+    def _over(self) -> None:
+        if self._ended:
+            return
+        self._ended = True
+        self._closing = True
+        if self._writing is not None:
+            self._writing.cancel()
+        self._link.outbox.nack(self._opening + self._window.unacked())
+        self.ended.callback(None)
+
+
+async def _text_of(response: IResponse) -> str:
+    return (await read_body(response, MAX_REFUSAL)).decode("utf-8", "replace").strip()
