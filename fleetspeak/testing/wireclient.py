@@ -7,6 +7,7 @@ object belongs to one thread.
 
 from __future__ import annotations
 
+import select
 import socket
 import ssl
 import tempfile
@@ -111,6 +112,14 @@ class Connection:
 
     def close(self) -> None:
         self._socket.close()
+
+    def wait(self, seconds: float) -> bool:
+        """Whether something comes (the end included) within that time."""
+        if self._buffer or self._socket.pending():
+            return True
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        return bool(poll.poll(seconds * 1000))
 
     def set_timeout(self, seconds: float) -> None:
         """How long reads and writes may take from now on."""
@@ -223,6 +232,10 @@ class Stream:
     def send_bytes(self, data: bytes) -> None:
         """Send bytes of the body as they are."""
         self._connection.send(b"%x\r\n%b\r\n" % (len(data), data))
+
+    def wait(self, seconds: float) -> bool:
+        """Whether something comes (the end included) within that time."""
+        return bool(self._records) or self._connection.wait(seconds)
 
     def receive(self) -> common.ContactData:
         """The next record of the server.  Raises ConnectionError at the end of the stream."""

@@ -10,10 +10,10 @@ from unittest import TestCase
 from google.protobuf.wrappers_pb2 import StringValue
 
 from fleetspeak.pb import stdin
+from tests.programs import eventually
 
 from .fleet import OURS, UPSTREAM, Client, Fleet, Kind, Server, Transport, greeter, hello
 from .operators import unpack
-from .programs import eventually
 
 
 class Conversation(TestCase):

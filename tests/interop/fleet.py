@@ -23,10 +23,10 @@ from cryptography.hazmat.primitives import serialization
 
 from fleetspeak import ids
 from fleetspeak.pb import client as client_pb
+from tests.programs import Program, eventually, free_port
 
 from . import mariadb, peer
 from .operators import Operator
-from .programs import Program, eventually, free_port
 
 Kept = TypeVar("Kept", bound="Server | Client")
 

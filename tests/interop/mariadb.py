@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pymysql
 
-from .programs import Program, require_on_path
+from tests.programs import Program, require_on_path
 
 REMEDY = "install the Debian package mariadb-server"
 

@@ -15,8 +15,7 @@ from google.protobuf.wrappers_pb2 import StringValue
 
 from fleetspeak.ids import ClientId
 from fleetspeak.pb import common
-
-from .programs import PATIENCE, NotInTime, Program
+from tests.programs import PATIENCE, NotInTime, Program
 
 M = TypeVar("M", bound=ProtobufMessage)
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from .programs import require
+from tests.programs import require
 
 TOP = Path(__file__).resolve().parents[2]
 

@@ -5,9 +5,9 @@ It makes one every 10 ms, so that there is time to do something to its fleet mea
 
 import time
 
-from fleetspeak.client_connector.connector import FleetspeakConnection
 from google.protobuf.wrappers_pb2 import Int64Value
 
+from fleetspeak.client_connector.connector import FleetspeakConnection
 from fleetspeak.src.common.proto.fleetspeak.common_pb2 import Message
 
 

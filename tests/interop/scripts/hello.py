@@ -3,9 +3,9 @@
 Written as anybody would with the client connector; the same file runs with upstream's package and with ours.
 """
 
-from fleetspeak.client_connector.connector import FleetspeakConnection
 from google.protobuf.wrappers_pb2 import StringValue
 
+from fleetspeak.client_connector.connector import FleetspeakConnection
 from fleetspeak.src.common.proto.fleetspeak.common_pb2 import Message
 
 
