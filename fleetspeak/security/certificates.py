@@ -75,13 +75,12 @@ def issue_server(
         cannot be put into a certificate.
     """
     key = keys.generate()
-    issuer_id = x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key())
     builder = (
         _builder(_common_name(name), ca_cert.subject, key, now, _SERVER_LIFE)
         .add_extension(_key_usage(sign_certificates=False), critical=True)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-        .add_extension(issuer_id, critical=False)
+        .add_extension(_issuer_id(ca_cert, ca_key), critical=False)
         .add_extension(x509.SubjectAlternativeName(_alternative_names(hosts)), critical=False)
     )
     return builder.sign(ca_key, hashes.SHA256()), key
@@ -151,6 +150,15 @@ def _builder(
         .not_valid_after(start + life)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
     )
+
+
+def _issuer_id(ca_cert: x509.Certificate, ca_key: SigningKey) -> x509.AuthorityKeyIdentifier:
+    """As the authority calls its key: there is more than one way to make these ids, and OpenSSL compares them."""
+    try:
+        own_id = ca_cert.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+    except x509.ExtensionNotFound:
+        return x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key())
+    return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(own_id)
 
 
 def _common_name(name: str) -> x509.Name:

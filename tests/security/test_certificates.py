@@ -76,6 +76,19 @@ class AuthorityTests(SynchronousTestCase):
         server, _ = certificates.issue_server(ca, key, "Server", ["localhost"], NOW)
         server.verify_directly_issued_by(ca)
 
+    def test_the_issuers_own_id_of_its_key_is_named(self) -> None:
+        """Go makes key ids from SHA-256, others from SHA-1; OpenSSL wants them to be equal."""
+        own_id = x509.SubjectKeyIdentifier(b"an id of another kind")
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Go's CA")])
+        ca = (
+            x509.CertificateBuilder(name, name, self.ca_key.public_key(), 7, TODAY, TODAY + datetime.timedelta(1))
+            .add_extension(own_id, False)
+            .sign(self.ca_key, hashes.SHA256())
+        )
+        server, _ = certificates.issue_server(ca, self.ca_key, "Server", ["localhost"], NOW)
+        issuer_id = server.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value
+        self.assertEqual(issuer_id.key_identifier, own_id.digest)
+
 
 class PemTests(SynchronousTestCase):
     def setUp(self) -> None:
