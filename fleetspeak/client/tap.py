@@ -49,22 +49,17 @@ class Options(usage.Options):
         """PEM file of a public key; when given, one such key must have signed each file in services/."""
         self["deployment-key-file"].append(path)
 
-    def postOptions(self) -> None:  # noqa: N802
-        """Refuse what does not go together."""
-        small = [name for name in ("trusted-cert-file", "server") if self[name]]
-        if self["config"] is not None:
-            given = [name for name in (*small, "config-path") if self[name]]
-            if given:
-                raise usage.UsageError(f"--config goes without --{given[0]}: the file says that")
-        elif len(small) < 2:
-            raise usage.UsageError("give --config FILE, or both --trusted-cert-file FILE and --server HOST:PORT")
-
 
 def settings_of(options: Options) -> ClientSettings:
     """Read what the options name.  Raises ConfigError."""
     keys = [Path(path) for path in options["deployment-key-file"]]
+    small = [name for name in ("trusted-cert-file", "server", "config-path") if options[name]]
     if options["config"] is not None:
+        if small:
+            raise ConfigError(f"--config goes without --{small[0]}: the file says that")
         return read_client_config(Path(options["config"]), keys)
+    if not {"trusted-cert-file", "server"}.issubset(small):
+        raise ConfigError("give --config FILE, or both --trusted-cert-file FILE and --server HOST:PORT")
     return small_set_up(
         trusted_cert_file=Path(options["trusted-cert-file"]),
         servers=options["server"],
