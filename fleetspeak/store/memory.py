@@ -1,0 +1,471 @@
+"""A store in memory, for tests: the same contract as the SQL stores, checked by the same suite.
+
+It is plain on purpose.  Every call is carried out at once, and its Deferred has fired when it is returned.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import ParamSpec, TypeVar
+
+from twisted.internet.defer import Deferred, execute, succeed
+from zope.interface import implementer
+
+from fleetspeak import ids
+from fleetspeak.errors import AlreadyExists, InvalidRecord, NotFound, StoreError
+from fleetspeak.ids import ClientId, MessageId
+from fleetspeak.interfaces import IStore
+from fleetspeak.pb import admin, common, monitoring, resource
+from fleetspeak.records import (
+    Ack,
+    Claim,
+    ClientData,
+    Contact,
+    ContactEntry,
+    Exchange,
+    Exchanged,
+    Label,
+    ResultUpdate,
+)
+from fleetspeak.store import checks
+from fleetspeak.store.allotment import Allotment
+from fleetspeak.store.timing import Timing
+from fleetspeak.store.usage import check_usage, usage_record
+
+P = ParamSpec("P")
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@dataclass
+class _Stored:
+    """A message, with its payload as long as it is pending."""
+
+    message: common.Message
+    due_us: int = 0
+    retries: int = 0
+
+    @property
+    def pending(self) -> bool:
+        return not self.message.HasField("result")
+
+    @property
+    def client_id(self) -> ClientId:
+        return ClientId(self.message.destination.client_id)
+
+    def finish(self, result: common.MessageResult) -> None:
+        self.message.result.CopyFrom(result)
+        if result.failed:
+            self.message.result.failed_reason = checks.cut_reason(result.failed_reason)
+        else:
+            self.message.result.failed_reason = ""
+        self.message.ClearField("data")
+
+    def copy(self, want_data: bool) -> common.Message:
+        copy = common.Message()
+        copy.CopyFrom(self.message)
+        if not want_data:
+            copy.ClearField("data")
+        return copy
+
+
+@dataclass
+class _Client:
+    data: ClientData
+    contact_ns: int
+    last: Contact | None = None
+    usage: list[resource.ClientResourceUsageRecord] = field(default_factory=list)
+
+
+@implementer(IStore)
+class MemoryStore:
+    """A store in memory."""
+
+    def __init__(
+        self, *, now_ns: Callable[[], int] = time.time_ns, uniform: Callable[[], float] = random.random
+    ) -> None:
+        self._now_ns = now_ns
+        self._timing = Timing(now_ns, uniform)
+        self._open = False
+        self._messages: dict[bytes, _Stored] = {}
+        self._clients: dict[ClientId, _Client] = {}
+        self._contacts: list[tuple[Contact, int]] = []
+        """With the time of each; row n is at n - 1."""
+        self._links: set[tuple[int, bytes]] = set()
+
+    def open(self) -> Deferred[None]:
+        """See `IStore`."""
+        self._open = True
+        return succeed(None)
+
+    def close(self) -> Deferred[None]:
+        """See `IStore`."""
+        self._open = False
+        return succeed(None)
+
+    def _do(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
+        def checked() -> T:
+            if not self._open:
+                raise StoreError("the store is not open")
+            return work(*args, **kwargs)
+
+        return execute(checked)
+
+    def _do_each(self, work: Callable[[T], R], items: Iterable[T]) -> Deferred[list[R | StoreError]]:
+        def tried(item: T) -> R | StoreError:
+            try:
+                return work(item)
+            except StoreError as error:
+                return error
+
+        return self._do(lambda: [tried(item) for item in items])
+
+    # -- the hot path
+
+    def exchange(self, exchanges: Sequence[Exchange]) -> Deferred[list[Exchanged | StoreError]]:
+        """See `IStore`."""
+        return self._do_each(self._exchange, exchanges)
+
+    def _exchange(self, exchange: Exchange) -> Exchanged:
+        checks.check_exchange(exchange)
+        for message in exchange.messages:
+            checks.check_message(message)
+        contact, new = exchange.contact, exchange.new_client
+        if contact is None:
+            row = self._contact_row(exchange.contact_id)
+        else:
+            known = self._clients.get(contact.client_id)
+            if known is not None and new is not None and known.data.key != new.key:
+                raise AlreadyExists(f"there is a client {ids.show(contact.client_id)} already, with another key")
+            if known is None and new is not None:
+                labels = frozenset(filter(checks.label_fits, new.labels))
+                self._clients[contact.client_id] = _Client(ClientData(new.key, labels, new.blacklisted), self._now_ns())
+            row = self._record(contact)
+        for message in exchange.messages:
+            self._store(message)
+        taken = [] if exchange.claim is None else self._claim(exchange.claim)
+        if row is not None:
+            self._links.update((row, message.message_id) for message in [*exchange.messages, *taken])
+        return Exchanged("" if row is None else checks.contact_id_of(row), taken)
+
+    def acknowledge(self, acks: Sequence[Ack]) -> Deferred[list[StoreError | None]]:
+        """See `IStore`."""
+        return self._do_each(self._acknowledge, acks)
+
+    def _acknowledge(self, ack: Ack) -> None:
+        for message_id in ack.message_ids:
+            stored = self._messages.get(message_id)
+            if stored is None or not stored.pending or not stored.client_id:
+                continue
+            message = stored.message
+            rekey = message.message_type == "RekeyRequest" and message.source.service_name == "system"
+            if stored.client_id == ack.client_id or rekey:
+                stored.finish(self._success())
+
+    def client_data(self, client_ids: Sequence[ClientId]) -> Deferred[dict[ClientId, ClientData]]:
+        """See `IStore`."""
+        return self._do(lambda: {one: self._clients[one].data for one in client_ids if one in self._clients})
+
+    def message_results(self, message_ids: Sequence[MessageId]) -> Deferred[dict[MessageId, common.MessageResult]]:
+        """See `IStore`."""
+
+        def results() -> dict[MessageId, common.MessageResult]:
+            known = {one: self._messages[one] for one in message_ids if one in self._messages}
+            return {one: stored.copy(False).result for one, stored in known.items() if not stored.pending}
+
+        return self._do(results)
+
+    # -- messages
+
+    def store_messages(self, messages: Sequence[common.Message], contact_id: str = "") -> Deferred[None]:
+        """See `IStore`."""
+
+        def store() -> None:
+            for message in messages:
+                checks.check_message(message)
+            row = self._contact_row(contact_id)
+            for message in messages:
+                self._store(message)
+            if row is not None:
+                self._links.update((row, message.message_id) for message in messages)
+
+        return self._do(store)
+
+    def _store(self, message: common.Message) -> None:
+        known = self._messages.get(message.message_id)
+        if known is None:
+            known = _Stored(common.Message())
+            known.message.CopyFrom(message)
+            known.message.ClearField("result")
+            known.due_us = self._timing.first_due(self._now_ns(), not known.client_id)
+            self._messages[message.message_id] = known
+        if message.HasField("result") and (known.pending or not message.result.failed):
+            known.finish(message.result)
+
+    def set_message_results(self, updates: Sequence[ResultUpdate]) -> Deferred[None]:
+        """See `IStore`."""
+
+        def set_all() -> None:
+            for update in updates:
+                checks.check_result(update.result)
+            for update in updates:
+                if update.message_id in self._messages:
+                    self._messages[update.message_id].finish(update.result)
+
+        return self._do(set_all)
+
+    def get_messages(self, message_ids: Sequence[MessageId], want_data: bool) -> Deferred[list[common.Message]]:
+        """See `IStore`."""
+
+        def get() -> list[common.Message]:
+            for message_id in message_ids:
+                if message_id not in self._messages:
+                    raise NotFound(f"there is no message {ids.show(message_id)}")
+            return [self._messages[message_id].copy(want_data) for message_id in message_ids]
+
+        return self._do(get)
+
+    def client_messages_for_processing(
+        self, claims: Sequence[Claim]
+    ) -> Deferred[list[list[common.Message] | StoreError]]:
+        """See `IStore`."""
+        return self._do_each(self._claim, claims)
+
+    def _claim(self, claim: Claim) -> list[common.Message]:
+        checks.check_client_id(claim.client_id)
+        now_ns = self._now_ns()
+        allotment = Allotment(claim)
+        taken = []
+        for stored in sorted(self._pending([claim.client_id]), key=_age):
+            message = stored.message
+            if stored.due_us > now_ns // 1000:
+                continue
+            if allotment.take(message.destination.service_name, len(message.data.value)):
+                stored.retries += 1
+                stored.due_us = self._timing.client_due(now_ns)
+                taken.append(stored.copy(True))
+                if (message.message_type, message.destination.service_name) == ("Die", "system"):
+                    stored.finish(self._success())
+        return taken
+
+    def pending_messages(
+        self, client_ids: Sequence[ClientId], offset: int = 0, limit: int = 0, want_data: bool = False
+    ) -> Deferred[list[common.Message]]:
+        """See `IStore`."""
+
+        def listing() -> list[common.Message]:
+            if offset and not limit:
+                raise InvalidRecord("if offset is provided, a limit must be provided as well")
+            found = sorted(self._pending(client_ids), key=lambda stored: stored.message.message_id)
+            return [stored.copy(want_data) for stored in found[offset : offset + limit if limit else None]]
+
+        return self._do(listing)
+
+    def _pending(self, client_ids: Sequence[ClientId]) -> list[_Stored]:
+        return [one for one in self._messages.values() if one.pending and one.client_id and one.client_id in client_ids]
+
+    def pending_message_count(self, client_ids: Sequence[ClientId]) -> Deferred[int]:
+        """See `IStore`."""
+        return self._do(lambda: len(self._pending(client_ids)))
+
+    def delete_pending_messages(self, client_ids: Sequence[ClientId]) -> Deferred[None]:
+        """See `IStore`."""
+
+        def delete() -> None:
+            result = self._success()
+            result.failed = True
+            result.failed_reason = "Removed by admin action."
+            for stored in self._pending(client_ids):
+                stored.finish(result)
+
+        return self._do(delete)
+
+    def overdue_messages(self, limit: int) -> Deferred[list[common.Message]]:
+        """See `IStore`."""
+
+        def overdue() -> list[common.Message]:
+            now_ns = self._now_ns()
+            due = [one for one in self._for_server() if one.due_us <= now_ns // 1000]
+            taken = sorted(due, key=lambda one: one.due_us)[:limit]
+            for stored in taken:
+                stored.retries += 1
+                stored.due_us = self._timing.server_due(now_ns, stored.retries)
+            return [stored.copy(True) for stored in sorted(taken, key=_age)]
+
+        return self._do(overdue)
+
+    def next_overdue(self) -> Deferred[int | None]:
+        """See `IStore`."""
+        return self._do(lambda: min((one.due_us * 1000 for one in self._for_server()), default=None))
+
+    def _for_server(self) -> list[_Stored]:
+        return [one for one in self._messages.values() if one.pending and not one.client_id]
+
+    # -- clients
+
+    def add_client(self, client_id: ClientId, data: ClientData) -> Deferred[None]:
+        """See `IStore`."""
+
+        def add() -> None:
+            checks.check_client_id(client_id)
+            checks.check_labels(data.labels)
+            if client_id in self._clients:
+                raise AlreadyExists(f"there is a client {ids.show(client_id)} already")
+            self._clients[client_id] = _Client(data, self._now_ns())
+
+        return self._do(add)
+
+    def update_client_labels(
+        self, client_id: ClientId, add: Sequence[Label], remove: Sequence[Label]
+    ) -> Deferred[None]:
+        """See `IStore`."""
+
+        def update() -> None:
+            checks.check_labels(add)
+            client = self._client(client_id)
+            labels = client.data.labels.difference(remove).union(Label(*label) for label in add)
+            client.data = ClientData(client.data.key, labels, client.data.blacklisted)
+
+        return self._do(update)
+
+    def blacklist_client(self, client_id: ClientId) -> Deferred[None]:
+        """See `IStore`."""
+
+        def blacklist() -> None:
+            client = self._clients.get(client_id)
+            if client is not None:
+                client.data = ClientData(client.data.key, client.data.labels, blacklisted=True)
+
+        return self._do(blacklist)
+
+    def list_clients(self, client_ids: Sequence[ClientId]) -> Deferred[list[admin.Client]]:
+        """See `IStore`."""
+        return self._do(
+            lambda: [
+                _listed(client_id, client)
+                for client_id, client in self._clients.items()
+                if not client_ids or client_id in client_ids
+            ]
+        )
+
+    def client_ids(
+        self, include_blacklisted: bool, contact_after_ns: int | None, after: ClientId, limit: int
+    ) -> Deferred[list[ClientId]]:
+        """See `IStore`."""
+
+        def page() -> list[ClientId]:
+            found = [
+                client_id
+                for client_id, client in self._clients.items()
+                if client_id > after
+                and (include_blacklisted or not client.data.blacklisted)
+                and (contact_after_ns is None or client.contact_ns > contact_after_ns)
+            ]
+            return sorted(found)[:limit]
+
+        return self._do(page)
+
+    def record_contacts(self, contacts: Sequence[Contact]) -> Deferred[list[str | StoreError]]:
+        """See `IStore`."""
+        return self._do_each(lambda contact: checks.contact_id_of(self._record(contact)), contacts)
+
+    def _record(self, contact: Contact) -> int:
+        checks.check_contact(contact)
+        client = self._client(contact.client_id)
+        client.contact_ns = self._now_ns()
+        client.last = contact
+        self._contacts.append((contact, client.contact_ns))
+        return len(self._contacts)
+
+    def link_messages_to_contact(self, contact_id: str, message_ids: Sequence[MessageId]) -> Deferred[None]:
+        """See `IStore`."""
+
+        def link() -> None:
+            row = self._contact_row(contact_id)
+            if row is None:
+                raise InvalidRecord("a contact id is needed to link messages to")
+            if not all(message_id in self._messages for message_id in message_ids):
+                raise NotFound("it refers to a message that does not exist")
+            self._links.update((row, message_id) for message_id in message_ids)
+
+        return self._do(link)
+
+    def client_contacts(self, client_id: ClientId, after: int, limit: int) -> Deferred[list[ContactEntry]]:
+        """See `IStore`."""
+
+        def page() -> list[ContactEntry]:
+            entries = [
+                ContactEntry(
+                    row,
+                    Contact(client_id, contact.sent_nonce, contact.received_nonce, contact.address),
+                    time_ns,
+                )
+                for row, (contact, time_ns) in enumerate(self._contacts, 1)
+                if contact.client_id == client_id and row > after
+            ]
+            return entries[:limit]
+
+        return self._do(page)
+
+    def record_resource_usage(self, client_id: ClientId, data: monitoring.ResourceUsageData) -> Deferred[None]:
+        """See `IStore`."""
+
+        def record() -> None:
+            check_usage(data)
+            self._client(client_id).usage.append(usage_record(data, self._now_ns()))
+
+        return self._do(record)
+
+    def resource_usage(
+        self, client_id: ClientId, start_ns: int, end_ns: int
+    ) -> Deferred[list[resource.ClientResourceUsageRecord]]:
+        """See `IStore`."""
+
+        def records() -> list[resource.ClientResourceUsageRecord]:
+            if start_ns > end_ns:
+                raise InvalidRecord("timerange is invalid: start timestamp is after end timestamp")
+            known = self._clients.get(client_id)
+            stored = [] if known is None else known.usage
+            return [one for one in stored if start_ns <= one.server_timestamp.ToNanoseconds() < end_ns]
+
+        return self._do(records)
+
+    # -- looks that fail
+
+    def _client(self, client_id: ClientId) -> _Client:
+        try:
+            return self._clients[client_id]
+        except KeyError:
+            raise NotFound(f"there is no client {ids.show(client_id)}") from None
+
+    def _contact_row(self, contact_id: str) -> int | None:
+        row = checks.contact_row(contact_id)
+        if row is not None and not 1 <= row <= len(self._contacts):
+            raise NotFound(f"there is no contact {contact_id}")
+        return row
+
+    def _success(self) -> common.MessageResult:
+        result = common.MessageResult()
+        result.processed_time.FromNanoseconds(self._now_ns())
+        return result
+
+
+def _age(stored: _Stored) -> tuple[int, int, bytes]:
+    message = stored.message
+    return message.creation_time.seconds, message.creation_time.nanos, message.message_id
+
+
+def _listed(client_id: ClientId, client: _Client) -> admin.Client:
+    listed = admin.Client(client_id=client_id, blacklisted=client.data.blacklisted)
+    listed.last_contact_time.FromNanoseconds(client.contact_ns)
+    for label in sorted(client.data.labels):
+        listed.labels.add(service_name=label.service, label=label.label)
+    if client.last is not None:
+        listed.last_contact_address = client.last.address
+        listed.last_contact_streaming_to = client.last.streaming_to
+        if client.last.clock is not None:
+            listed.last_clock.CopyFrom(client.last.clock)
+    return listed

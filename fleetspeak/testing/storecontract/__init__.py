@@ -1,0 +1,33 @@
+"""The contract of `fleetspeak.interfaces.IStore`, as tests that any store can run on itself.
+
+Mix `StoreContract` into a `twisted.trial.unittest.TestCase`, and give it a store::
+
+    class MyStoreContract(StoreContract, TestCase):
+        def make_store(self):
+            return MyStore(..., now_ns=self.clock.now_ns, uniform=self.clock.uniform)
+
+Each test starts on an empty store.  The numbers in the tests are those of the behaviours that the existing servers'
+own suites demand of every store; those without one are ours.
+"""
+
+from fleetspeak.testing.storecontract.base import StoreClock
+from fleetspeak.testing.storecontract.clients import ClientsContract
+from fleetspeak.testing.storecontract.concurrency import ConcurrencyContract
+from fleetspeak.testing.storecontract.delivery import DeliveryContract
+from fleetspeak.testing.storecontract.exchange import ExchangeContract
+from fleetspeak.testing.storecontract.messages import MessagesContract
+
+
+class StoreContract(MessagesContract, DeliveryContract, ExchangeContract, ConcurrencyContract, ClientsContract):
+    """All of the contract."""
+
+
+__all__ = [
+    "ClientsContract",
+    "ConcurrencyContract",
+    "DeliveryContract",
+    "ExchangeContract",
+    "MessagesContract",
+    "StoreClock",
+    "StoreContract",
+]
