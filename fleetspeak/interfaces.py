@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from twisted.plugin import IPlugin
 from zope.interface import Attribute, Interface
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     )
 
 
-class IFactory(Interface):
+class IFactory(IPlugin):
     """What all factories of plug-ins have in common."""
 
     name = Attribute("str: by which configuration files select it.")

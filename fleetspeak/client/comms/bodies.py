@@ -1,9 +1,6 @@
-"""Bodies of requests and responses: whole ones of bounded size, and the endless one of a stream."""
+"""Bodies of requests and responses that are there as a whole, and of bounded size."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
-from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IConsumer
@@ -11,7 +8,7 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from twisted.web.client import ResponseDone
 from twisted.web.http import PotentialDataLoss
-from twisted.web.iweb import UNKNOWN_LENGTH, IBodyProducer, IResponse
+from twisted.web.iweb import IBodyProducer, IResponse
 from zope.interface import implementer
 
 from fleetspeak.errors import TooLarge
@@ -79,55 +76,3 @@ def read_body(response: IResponse, limit: int) -> Deferred[bytes]:
     collector = _Collector(limit, collected)
     response.deliverBody(collector)  # type: ignore[no-untyped-call]
     return collected
-
-
-@implementer(IBodyProducer)
-class EndlessBody:
-    """The request body of a stream: pieces are added for as long as it lives."""
-
-    length = UNKNOWN_LENGTH
-
-    def __init__(self, first: bytes, on_drained: Callable[[], None]) -> None:
-        """@param first: is sent as soon as there is a connection.
-
-        @param on_drained: called whenever the transport takes more again after it was full.
-        """
-        self._first = first
-        self._on_drained = on_drained
-        self._consumer: Any = None
-        self._ended: Deferred[None] = Deferred(lambda _: None)
-        self.full = False
-        """The transport holds more than it could send; adding now only fills memory."""
-
-    def startProducing(self, consumer: IConsumer) -> Deferred[None]:  # noqa: N802
-        self._consumer = consumer
-        consumer.write(self._first)
-        self._first = b""
-        return self._ended
-
-    def pauseProducing(self) -> None:  # noqa: N802
-        self.full = True
-
-    def resumeProducing(self) -> None:  # noqa: N802
-        self.full = False
-        self._on_drained()
-
-    def stopProducing(self) -> None:  # noqa: N802
-        self._consumer = None
-
-    def add(self, data: bytes) -> None:
-        """Send more."""
-        if self._consumer is not None:
-            self._consumer.write(data)
-
-    def end(self) -> None:
-        """The request is complete."""
-        if not self._ended.called:
-            self._ended.callback(None)
-
-    def abort(self) -> None:
-        """Close the connection without waiting for what was not sent."""
-        transport = getattr(self._consumer, "transport", None)
-        self._consumer = None
-        if transport is not None:
-            transport.abortConnection()

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.interfaces import IProtocolFactory, IStreamClientEndpoint
+from twisted.internet.protocol import Factory
 from twisted.web.client import URI, Agent, HTTPConnectionPool
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgentEndpointFactory, IBodyProducer, IResponse
 from zope.interface import implementer
 
+from fleetspeak.client.comms.httpstream import HttpStream
 from fleetspeak.client.comms.servers import Server
 from fleetspeak.client.link import Link
 from fleetspeak.config.client import ClientSettings
@@ -59,17 +62,20 @@ def _keep_alive(protocol: Any) -> Any:
 
 
 @implementer(IAgentEndpointFactory)
-class _Endpoints:
-    """Where an `Agent` gets its connections from."""
+class Endpoints:
+    """Where connections come from: TCP to a server, and TLS on it."""
 
     def __init__(self, reactor: Any, policy: ClientTlsPolicy) -> None:
         self._reactor = reactor
         self._policy = policy
 
     def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:  # noqa: N802
-        host = uri.host.decode("ascii").strip("[]")
-        creator = self._policy.creatorForNetloc(host.encode("ascii"), uri.port)
-        tcp = KeptAliveEndpoint(HostnameEndpoint(self._reactor, host, uri.port, CONNECT_TIMEOUT))
+        return self.to(uri.host.decode("ascii").strip("[]"), uri.port)
+
+    def to(self, host: str, port: int) -> IStreamClientEndpoint:
+        """The endpoint of one server."""
+        creator = self._policy.creatorForNetloc(host.encode("ascii"), port)
+        tcp = KeptAliveEndpoint(HostnameEndpoint(self._reactor, host, port, CONNECT_TIMEOUT))
         endpoint: IStreamClientEndpoint = wrapClientTLS(creator, tcp)
         return endpoint
 
@@ -80,11 +86,8 @@ class Transport:
     After a rekey `is_stale` says so; the owner then closes it and makes another one.
     """
 
-    def __init__(self, link: Link, settings: ClientSettings, reactor: Any, *, persistent: bool) -> None:
-        """@param persistent: keep connections for the next request; a stream never does.
-
-        @raise ConfigError: the settings ask for something that there is not.
-        """
+    def __init__(self, link: Link, settings: ClientSettings, reactor: Any) -> None:
+        """@raise ConfigError: the settings ask for something that there is not."""
         if settings.proxy:
             raise ConfigError("proxy: not yet supported in this version; remove it, or keep using the Go client there")
         identity = link.identity
@@ -94,9 +97,10 @@ class Transport:
         self._link = link
         self._client_id = identity.client_id
         self._headers = _headers(settings, to_pem(identity.certificate))
-        self._pool = HTTPConnectionPool(reactor, persistent)  # type: ignore[no-untyped-call]
+        self._endpoints = Endpoints(reactor, policy)
+        self._pool = HTTPConnectionPool(reactor)  # type: ignore[no-untyped-call]
         self._pool.cachedConnectionTimeout = IDLE_TIMEOUT
-        self._agent = Agent.usingEndpointFactory(reactor, _Endpoints(reactor, policy), self._pool)  # type: ignore[no-untyped-call]
+        self._agent = Agent.usingEndpointFactory(reactor, self._endpoints, self._pool)  # type: ignore[no-untyped-call]
 
     @property
     def is_stale(self) -> bool:
@@ -108,6 +112,14 @@ class Transport:
         url = f"https://{server}{path}".encode("ascii")
         response: Deferred[IResponse] = self._agent.request(b"POST", url, self._headers, body)
         return response
+
+    def open_stream(self, server: Server, path: str, on_drained: Callable[[], None]) -> Deferred[HttpStream]:
+        """Connect, and begin a request whose body is written bit by bit; fires with it."""
+        stream = HttpStream(str(server), path, self._headers.getAllRawHeaders(), on_drained)
+        factory = Factory.forProtocol(lambda: stream)
+        factory.noisy = False
+        connected = self._endpoints.to(server.host, server.port).connect(factory)
+        return connected.addCallback(lambda _: stream)
 
     def close(self) -> Deferred[None]:
         """Close the connections that are kept."""

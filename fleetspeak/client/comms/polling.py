@@ -53,7 +53,7 @@ class PollingCommunicator:
         self._servers = ServerList(settings.servers)
         self._schedule = PollSchedule(config.max_poll_delay_seconds, config.max_buffer_delay_seconds)
         self._loneliness = Loneliness(config.failure_suicide_time_seconds, reactor.seconds())
-        self._transport = Transport(link, settings, reactor, persistent=True)
+        self._transport = Transport(link, settings, reactor)
         self._held: list[Entry] = []
         self._poll_now = False
         self._stopping = False
@@ -130,7 +130,7 @@ class PollingCommunicator:
     async def _poll(self) -> bool:
         if self._transport.is_stale:
             await self._transport.close()
-            self._transport = Transport(self._link, self._settings, self._reactor, persistent=True)
+            self._transport = Transport(self._link, self._settings, self._reactor)
         body = self._link.contact([entry.message for entry in self._held], first=True)
         if self._settings.communicator.compression == common.COMPRESSION_DEFLATE:
             body = compression.compress(body)

@@ -11,8 +11,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.iweb import IResponse
 
-from fleetspeak.client.comms.bodies import EndlessBody, read_body
+from fleetspeak.client.comms.bodies import read_body
 from fleetspeak.client.comms.http import SUCCESS, Transport
+from fleetspeak.client.comms.httpstream import HttpStream
 from fleetspeak.client.comms.servers import Server
 from fleetspeak.client.comms.waiting import Bell, first_of, sleep
 from fleetspeak.client.link import Link
@@ -54,7 +55,7 @@ class Session(Protocol):
         self._rate = WriteRate()
         self._window = AckWindow()
         self._opening: list[Entry] = []
-        self._body: EndlessBody | None = None
+        self._stream: HttpStream | None = None
         self._room = Bell()
         self._written: tuple[float, int] | None = None
         self._writing: Deferred[None] | None = None
@@ -70,10 +71,11 @@ class Session(Protocol):
     async def open(self, transport: Transport, server: Server) -> None:
         """Make the request and see it answered.  Raises whatever goes wrong; the session is over then."""
         self._opening = self._take_entries()
-        record = self._record(self._opening, first=True)
-        body = self._body = EndlessBody(self._encode(streamframes.MAGIC + record), self._on_drained)
         try:
-            response = await transport.post(server, "/streaming-message", body).addTimeout(START_TIMEOUT, self._reactor)
+            stream = self._stream = await transport.open_stream(server, "/streaming-message", self._on_drained)
+            record = self._record(self._opening, first=True)
+            stream.write(self._encode(streamframes.MAGIC + record))
+            response = await stream.response.addTimeout(START_TIMEOUT, self._reactor)
             if response.code != SUCCESS:
                 raise ProtocolError(f"status {response.code}: {await _text_of(response)}")
             response.deliverBody(self)  # type: ignore[no-untyped-call]
@@ -97,8 +99,8 @@ class Session(Protocol):
 
     def abort(self) -> None:
         """End at once."""
-        if self._body is not None:
-            self._body.abort()
+        if self._stream is not None:
+            self._stream.abort()
         self._over()
 
     # ---- what the server sends
@@ -151,18 +153,18 @@ class Session(Protocol):
             self._send(self._take_entries())
 
     def _held_up(self) -> bool:
-        return len(self._window) >= MAX_IN_FLIGHT or (self._body is not None and self._body.full)
+        return len(self._window) >= MAX_IN_FLIGHT or (self._stream is not None and self._stream.full)
 
     def _take_entries(self) -> list[Entry]:
         return self._link.outbox.take(MAX_MESSAGES_PER_CONTACT, self._rate.threshold())
 
     def _send(self, entries: list[Entry]) -> None:
-        assert self._body is not None
+        assert self._stream is not None
         record = self._record(entries, first=False)
         self._window.sent(entries)
         began = self._reactor.seconds()
-        self._body.add(self._encode(record))
-        self._written = (began, len(record)) if self._body.full else None
+        self._stream.write(self._encode(record))
+        self._written = (began, len(record)) if self._stream.full else None
 
     def _record(self, entries: list[Entry], *, first: bool) -> bytes:
         return streamframes.encode(self._link.contact([entry.message for entry in entries], first=first))
@@ -187,11 +189,9 @@ class Session(Protocol):
     def _end_if_idle(self) -> None:
         """Part in order: all is acknowledged."""
         if self.started.called and not len(self._window) and not self._ended:
-            assert self._body is not None
-            self._body.end()
-            if self.transport is not None:
-                self.transport.loseConnection()
-            self._reactor.callLater(PARTING, self._body.abort)
+            assert self._stream is not None
+            self._stream.end()
+            self._reactor.callLater(PARTING, self._stream.abort)
             self._over()
 
     def _fail(self, error: BaseException) -> None:

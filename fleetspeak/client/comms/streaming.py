@@ -50,7 +50,7 @@ class StreamingCommunicator:
         self._uniform = uniform
         self._servers = ServerList(settings.servers)
         self._loneliness = Loneliness(settings.communicator.failure_suicide_time_seconds, reactor.seconds())
-        self._transport = Transport(link, settings, reactor, persistent=False)
+        self._transport = Transport(link, settings, reactor)
         self._deflate = settings.communicator.compression == common.COMPRESSION_DEFLATE
         self._wake = Bell()
         self._opening: Deferred[None] | None = None
@@ -90,7 +90,7 @@ class StreamingCommunicator:
     async def _run(self) -> None:
         while not self._stopping:
             if self._transport.is_stale:
-                self._transport = Transport(self._link, self._settings, self._reactor, persistent=False)
+                self._transport = Transport(self._link, self._settings, self._reactor)
             session = await self._connect()
             if session is None:
                 await self._after_failure()
