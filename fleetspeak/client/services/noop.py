@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from google.protobuf.message import Message as ProtobufMessage
+from twisted.plugin import IPlugin
 from zope.interface import implementer
 
 from fleetspeak.interfaces import IClientService, IClientServiceContext, IClientServiceFactory
 from fleetspeak.pb import common
 
 
-@implementer(IClientServiceFactory)
+@implementer(IPlugin, IClientServiceFactory)
 class NoopFactory:
     """Makes `NoopService`s."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from google.protobuf.message import Message as ProtobufMessage
+from twisted.plugin import IPlugin
 from zope.interface import implementer
 
 from fleetspeak.errors import ConfigError
@@ -10,7 +11,7 @@ from fleetspeak.interfaces import IClientService, IClientServiceContext, IClient
 from fleetspeak.pb import socket_config
 
 
-@implementer(IClientServiceFactory)
+@implementer(IPlugin, IClientServiceFactory)
 class SocketFactory:
     """Refuses: this client cannot serve a Unix socket yet."""
 
