@@ -7,7 +7,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from fleetspeak import ids
-from fleetspeak.errors import FleetspeakError, NotAuthorized, NotReady
+from fleetspeak.errors import FleetspeakError, NotAuthorized, NotReady, StoreError
 from fleetspeak.server.contact.identify import Identity
 from fleetspeak.server.https.streamrequest import StreamedRequest, show_address
 from fleetspeak.server.services.sparselog import SparseLog
@@ -75,4 +75,6 @@ def answer_to(error: FleetspeakError) -> tuple[int, str]:
         return 503, "not authorized"
     if isinstance(error, NotReady):
         return 500, "Server not ready."
+    if isinstance(error, StoreError):
+        return 500, "error processing contact: it cannot be stored now"
     return 500, f"error processing contact: {error}"

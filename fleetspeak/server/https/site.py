@@ -21,37 +21,6 @@ STREAMING_MESSAGE = b"/streaming-message"
 FILES = b"/files/"
 
 
-class Refused:
-    """Handles what is left of a request that was answered before its body came."""
-
-    def body_received(self, data: bytes) -> None:
-        """Thrown away."""
-
-    def body_ended(self) -> None:
-        """Nothing is left to do."""
-
-    def body_failed(self, error: ProtocolError) -> None:
-        """Nothing is left to do."""
-
-    def connection_lost(self) -> None:
-        """Nothing is left to do."""
-
-    def deadline_passed(self) -> None:
-        """Nothing is left to do."""
-
-    def writing_paused(self) -> None:
-        """Nothing is left to do."""
-
-    def writing_resumed(self) -> None:
-        """Nothing is left to do."""
-
-    def drain(self) -> None:
-        """Nothing is left to do."""
-
-
-_REFUSED = Refused()
-
-
 class Site(ServerFactory):
     """Makes a channel of each connection, and finds the handler of each request."""
 
@@ -109,13 +78,13 @@ class Site(ServerFactory):
 
     # -- requests
 
-    def route(self, request: StreamedRequest) -> BodyHandler:
-        """Find the handler for a request whose headers are complete; it may have been answered already."""
+    def route(self, request: StreamedRequest) -> BodyHandler | None:
+        """Find the handler for a request whose headers are complete; None if it is answered already."""
         kind = self._paths.get(request.path)
         if kind is None:
             text = "file not found" if request.path.startswith(FILES) else "404 page not found"
             request.refuse(404, text)
-            return _REFUSED
+            return None
         encoding = request.header("Content-Encoding").lower()
         try:
             refusal = self._check(request, encoding)
@@ -125,7 +94,7 @@ class Site(ServerFactory):
         except ProtocolError as error:
             code, text = 400, str(error)
         self._context.refusals.refuse(request, None, code, text)
-        return _REFUSED
+        return None
 
     def _check(self, request: StreamedRequest, encoding: str) -> tuple[int, str] | None:
         """Status and text for a request that is refused whoever sends it."""

@@ -84,11 +84,8 @@ class BodyHandler(Protocol):
 class Router(Protocol):
     """The site, as a channel needs it."""
 
-    def route(self, request: StreamedRequest) -> BodyHandler:
-        """Find the handler for a request whose headers are complete.
-
-        Either it sets a deadline, or the request has been answered already.
-        """
+    def route(self, request: StreamedRequest) -> BodyHandler | None:
+        """Find the handler for a request whose headers are complete, which sets a deadline; or answer it at once."""
 
     def connected(self, channel: StreamingChannel) -> None:
         """A connection begins."""
@@ -107,13 +104,14 @@ class StreamedRequest(http.Request):
     handler: BodyHandler | None = None
     content_length: int | None = 0
     """Of the body, as announced; None if it comes in chunks."""
+    _begun = False
 
     # -- for handlers
 
     def header(self, name: str) -> str:
-        """The first value of a header, or the empty string."""
-        values = self.requestHeaders.getRawHeaders(name)
-        return values[0] if values else ""
+        """The first value of a header, or the empty string; whatever is not ASCII is escaped."""
+        values = self.requestHeaders.getRawHeaders(name.encode())
+        return values[0].decode("ascii", "backslashreplace") if values else ""
 
     def peer_certificates(self) -> Sequence[Certificate]:
         """What the peer presented, leaf first.  Raises ProtocolError if this is not TLS."""
@@ -173,6 +171,7 @@ class StreamedRequest(http.Request):
 
     def begin(self, method: bytes, uri: bytes, version: bytes, length: int | None) -> None:
         """The headers are complete."""
+        self._begun = True
         self.method, self.uri, self.clientproto = method, uri, version
         self.path = uri.split(b"?", 1)[0]
         self.content_length = length
@@ -185,20 +184,20 @@ class StreamedRequest(http.Request):
         """No file is made for the body."""
 
     def handleContentChunk(self, data: bytes) -> None:
-        assert self.handler is not None  # there is no body before the headers are complete
-        self.handler.body_received(data)
+        if self.handler is not None:  # else it is answered already
+            self.handler.body_received(data)
 
     def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
-        if self.handler is None:
-            self.begin(command, path, version, 0)
-        if not self.is_over:
-            assert self.handler is not None
+        if not self._begun:
+            self.begin(command, path, version, 0)  # there is no body
+        if self.handler is not None:
             self.handler.body_ended()
 
     def connectionLost(self, reason: Failure) -> None:
         super().connectionLost(reason)
-        if self.handler is not None and not self.finished:
-            self.handler.connection_lost()
+        handler, self.handler = self.handler, None
+        if handler is not None:
+            handler.connection_lost()
 
 
 @implementer(IHandshakeListener)
@@ -261,6 +260,7 @@ class StreamingChannel(http.HTTPChannel):
 
     def _close(self) -> None:
         self._closing = True
+        self.transport.resumeProducing()  # or the peer's own closing would not be seen
         self.setTimeout(LINGER_LIMIT)
         super().loseConnection()
 
@@ -411,6 +411,7 @@ class StreamingChannel(http.HTTPChannel):
 
     def requestDone(self, request: StreamedRequest) -> None:
         self._flush_head()
+        request.handler = None
         if not self.body_is_complete:
             self.persistent = False
         self._held = False
