@@ -19,17 +19,20 @@ def sleep(clock: IReactorTime, seconds: float) -> Deferred[None]:
 def first_of(waits: Iterable[Deferred[None]]) -> Deferred[None]:
     """Fires when the first of them does, with its failure if it fails; the others are cancelled."""
     pending = list(waits)
-    done: Deferred[None] = Deferred(lambda _: cancel_all())
+    decided = False
 
     def cancel_all() -> None:
+        nonlocal decided
+        decided = True
         for wait in pending:
             wait.cancel()
 
     def one_fired(outcome: Any) -> None:
-        if not done.called:
+        if not decided:
             cancel_all()
             done.callback(outcome)
 
+    done: Deferred[None] = Deferred(lambda _: cancel_all())
     for wait in pending:
         wait.addBoth(one_fired)
     return done
