@@ -72,8 +72,8 @@ class Conversation(TestCase):
         self.assertEqual(answer.message_type, "StdinServiceOutputMessage")
         self.assertEqual(unpack(answer, stdin.OutputMessage).stdout, b"communicator.txt\nservices\ntextservices\n")
 
-    def assert_nothing_pending(self, server: Server, *clients: Client) -> None:
+    def assert_nothing_pending(self, server: Server, client: Client) -> None:
         """The server waits for no acknowledgement any more, and no service for a message."""
-        client_ids = [client.client_id for client in clients]
-        eventually(lambda: self.fleet.operator.pending(client_ids) == 0, "the clients have confirmed everything")
-        eventually(lambda: server.unprocessed() == 0, "the server has processed everything")
+        client_id = client.client_id
+        eventually(lambda: self.fleet.operator.pending([client_id]) == 0, "the client has confirmed everything")
+        eventually(lambda: server.pending(client_id) == 0, "the server has processed everything")

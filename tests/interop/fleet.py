@@ -151,25 +151,18 @@ class Server:
         status = self.program.terminate()
         assert status == 0, f"{self.program.name} ended with {status}"
 
-    def unprocessed(self) -> int:
-        """How many messages its database holds as pending, for clients and for services together."""
-        query = "SELECT COUNT(*) FROM pending_messages"
+    def pending(self, client_id: ids.ClientId) -> int:
+        """How many messages from and to this client its database holds as not processed."""
+        literal = f"x'{client_id.hex()}'"
+        query = (
+            "SELECT COUNT(*) FROM pending_messages JOIN messages USING (message_id)"
+            f" WHERE source_client_id = {literal} OR destination_client_id = {literal}"
+        )
         if self.kind is UPSTREAM:
             count = self._database.query(query)[0][0]
         else:
             with closing(sqlite3.connect(f"file:{self._sqlite}?mode=ro", uri=True)) as connection:
                 count = connection.execute(query).fetchone()[0]
-        assert isinstance(count, int)
-        return count
-
-    def message_count(self, service: str) -> int:
-        """How many different messages from clients to this service its database knows."""
-        query = "SELECT COUNT(*) FROM messages WHERE destination_service_name = '{}' AND source_client_id IS NOT NULL"
-        if self.kind is UPSTREAM:
-            count = self._database.query(query.format(service))[0][0]
-        else:
-            with closing(sqlite3.connect(f"file:{self._sqlite}?mode=ro", uri=True)) as connection:
-                count = connection.execute(query.format(service)).fetchone()[0]
         assert isinstance(count, int)
         return count
 
