@@ -293,6 +293,7 @@ class IClientServiceContext(Interface):
     reactor = Attribute("The reactor; tests pass a clock.")
     client_id = Attribute("ClientId: the current one; a rekey changes it.")
     labels = Attribute("tuple of str: this client's labels.")
+    std_forward = Attribute("bool: attach child processes to the client's own standard input and output, for testing.")
 
     def service_names() -> list[str]:
         """@return: list of str, the installed services without ``system``."""

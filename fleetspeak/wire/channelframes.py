@@ -32,37 +32,54 @@ class Decoder:
         self._buffer = bytearray()
         self._size = 0
         self._body: bytes | None = None
+        self._error: ProtocolError | None = None
 
     def feed(self, data: bytes) -> list[bytes]:
         """The bodies that `data` completes, each once the magic number behind it has come.
 
-        Raises ProtocolError for a wrong magic number, TooLarge for a length over the limit, before it is kept.
+        Raises ProtocolError for a wrong magic number, TooLarge for a length over the limit, before it is kept.  If
+        whole messages came before that in `data`, they are given first, and the next call raises.
         """
+        self._raise_error()
         self._buffer += data
         bodies: list[bytes] = []
-        while (part := self._take()) is not None:
-            if self.awaiting == "magic":
-                self._check_magic(part)
-                if self._body is not None:
-                    bodies.append(self._body)
-                    self._body = None
-                self.awaiting = "length"
-            elif self.awaiting == "length":
-                (self._size,) = _LENGTH.unpack(part)
-                if self._size > MAX_MESSAGE:
-                    raise TooLarge(f"read unexpected size, want less than [{MAX_MESSAGE:x}], got [{self._size:x}]")
-                self.awaiting = "body"
-            else:
-                self._body = part
-                self.awaiting = "magic"
+        try:
+            while (part := self._take()) is not None:
+                self._advance(part, bodies)
+        except ProtocolError as error:
+            self._error = error
+            if not bodies:
+                raise
         return bodies
 
     def finish(self) -> None:
         """The other side closed.  Raises ProtocolError unless a length was due, the orderly place to end."""
+        self._raise_error()
         if self.awaiting == "magic" and not self._buffer:
             raise ProtocolError("error reading magic number: EOF")
         if self.awaiting != "length" or self._buffer:
             raise ProtocolError(f"the channel ended inside a {self.awaiting}")
+
+    def _advance(self, part: bytes, bodies: list[bytes]) -> None:
+        """Take what was awaited, and decide what is awaited next."""
+        if self.awaiting == "magic":
+            self._check_magic(part)
+            if self._body is not None:
+                bodies.append(self._body)
+                self._body = None
+            self.awaiting = "length"
+        elif self.awaiting == "length":
+            (self._size,) = _LENGTH.unpack(part)
+            if self._size > MAX_MESSAGE:
+                raise TooLarge(f"read unexpected size, want less than [{MAX_MESSAGE:x}], got [{self._size:x}]")
+            self.awaiting = "body"
+        else:
+            self._body = part
+            self.awaiting = "magic"
+
+    def _raise_error(self) -> None:
+        if self._error is not None:
+            raise self._error
 
     def _take(self) -> bytes | None:
         size = self._size if self.awaiting == "body" else _LENGTH.size

@@ -1,0 +1,53 @@
+"""What comes from a service's process over its channel, and how long that may take.  No I/O, no clock."""
+
+from __future__ import annotations
+
+from fleetspeak.errors import ProtocolError
+from fleetspeak.wire import channelframes
+
+READ_LIMIT = 300.0
+"""Seconds until a magic number that is due, or the body of a message, must be there (as in the Go client)."""
+
+
+class ChannelReader:
+    """Cuts the messages out of what a process writes, and watches that it goes on with what it began.
+
+    Between two messages a process may be silent for as long as it likes.  Times are seconds, on any clock.
+    """
+
+    def __init__(self, now: float, read_limit: float = READ_LIMIT) -> None:
+        self.opened = False
+        """The process has sent its first magic number: it may be written to."""
+        self._read_limit = read_limit
+        self._decoder = channelframes.Decoder()
+        self._since = now
+        self._fed = 0
+
+    def feed(self, data: bytes, now: float) -> list[bytes]:
+        """The bodies of the messages that `data` completes.  Raises ProtocolError."""
+        before = (self._decoder.awaiting, self.opened)
+        bodies = self._decoder.feed(data)
+        self._fed += len(data)
+        self.opened = self._fed >= len(channelframes.MAGIC)
+        if bodies or (self._decoder.awaiting, self.opened) != before:
+            self._since = now
+        return bodies
+
+    def finish(self) -> None:
+        """The process closed the channel.  Raises ProtocolError if it did so inside a message."""
+        self._decoder.finish()
+
+    def resumed(self, now: float) -> None:
+        """Nothing was read for a while, which was not the process's fault."""
+        self._since = now
+
+    @property
+    def deadline(self) -> float | None:
+        """When `check` will find fault unless more comes; None while the process may be silent."""
+        return None if self._decoder.awaiting == "length" else self._since + self._read_limit
+
+    def check(self, now: float) -> None:
+        """Raises ProtocolError if what is due did not come in time."""
+        if self.deadline is not None and now >= self.deadline:
+            what = "message" if self._decoder.awaiting == "body" else "magic number"
+            raise ProtocolError(f"read of a {what} timed out after {self._read_limit:g} s")

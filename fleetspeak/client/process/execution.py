@@ -1,0 +1,363 @@
+"""One run of a daemon's program: from its start until it is gone and all it wrote has been dealt with."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from google.protobuf.message import DecodeError
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger, LogLevel
+from twisted.python.failure import Failure
+
+from fleetspeak.client.process.channel import READ_LIMIT, ChannelReader
+from fleetspeak.client.process.child import GRACE, Child, ChildGone, ExitStatus
+from fleetspeak.client.process.handedover import HandedOver
+from fleetspeak.client.process.outflow import Outflow
+from fleetspeak.client.process.schedule import InactivityWatch
+from fleetspeak.client.process.stdoutput import STDERR, STDOUT, FlushRules, OutputGatherer
+from fleetspeak.errors import ProtocolError
+from fleetspeak.ids import ClientId, show
+from fleetspeak.pb import channel, common, daemon
+from fleetspeak.wire import channelframes
+
+CHILD_READS = 3
+CHILD_WRITES = 4
+"""The channel's file descriptors in the child (as in the Go client)."""
+
+
+class Sender(Protocol):
+    """What an execution needs of the service's context (`IClientServiceContext`)."""
+
+    @property
+    def client_id(self) -> ClientId: ...
+    def send(self, message: common.Message) -> Deferred[None]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """What is run, and how."""
+
+    service: str
+    argv: tuple[str, ...]
+    inactivity_timeout: float | None = None
+    """Seconds, or None for no limit."""
+    output_to: str = ""
+    """The server service that gets the standard output; empty: none does."""
+    flush_rules: FlushRules = field(default=FlushRules(1, 1.0))
+    std_forward: bool = False
+    """Use the client's own standard input and output, instead of all that."""
+    read_limit: float = READ_LIMIT
+    """Seconds until what is due on the channel must have come."""
+
+
+class Execution:
+    """Runs the program, talks to it over its channel, and ends it when there is a reason to."""
+
+    _log = Logger()
+
+    def __init__(self, program: Program, context: Sender, reactor: Any) -> None:
+        now = reactor.seconds()
+        self._program = program
+        self._context = context
+        self._clock = reactor
+        self._child = Child(self)
+        self._reader = ChannelReader(now, program.read_limit)
+        self._activity = InactivityWatch(program.inactivity_timeout, now)
+        self._handed_over = HandedOver()
+        self._gatherer = OutputGatherer(program.flush_rules)
+        self._messages = Outflow(program.service, context.send, self._child, [CHILD_WRITES])
+        self._output = Outflow(program.service, context.send, self._child, [STDOUT, STDERR])
+        self._timer: IDelayedCall | None = None
+        self._when_open: list[Deferred[None]] = []
+        self._when_over: list[Deferred[None]] = []
+        self._reason = ""
+        """Why it ends; empty: it does not."""
+        self._expected = False
+        """It ends because we want it to."""
+        self._heard_all = False
+        """Whatever still comes over the channel does not count."""
+        self._hurry = False
+        self._over = False
+        self.startup: channel.StartupData | None = None
+        """What the process said of itself, once it has."""
+
+    # ---- for the service
+
+    @property
+    def pid(self) -> int:
+        """Of the process that was started."""
+        return self._child.pid
+
+    @property
+    def ending(self) -> bool:
+        """It takes no more messages."""
+        return bool(self._reason)
+
+    def start(self) -> None:
+        """Start the program.  Raises OSError or ValueError if that cannot be done."""
+        null = os.open(os.devnull, os.O_RDWR)
+        try:
+            self._child.start(
+                self._clock,
+                self._program.argv,
+                self._environment(),
+                self._descriptors(null),
+                # A process that uses the terminal must be in the group that has it.
+                own_group=not self._program.std_forward,
+            )
+        finally:
+            os.close(null)
+        self._tell(LogLevel.info, "started process {pid}")
+        assert self._child.input is not None
+        # Should the process end before it took that, it is noticed elsewhere.
+        Deferred.fromCoroutine(self._child.input.write(channelframes.MAGIC)).addErrback(_is_gone)
+        self._watch()
+
+    async def deliver(self, frame: bytes) -> None:
+        """Hand a message over, waiting until the process takes messages and its pipe has taken this one.
+
+        @raise ChildGone: the process has at most a part of it.
+        """
+        if not self._reader.opened or self._reason:
+            await self._open()
+        pipe = self._child.input
+        assert pipe is not None
+        await pipe.write(frame)
+        self._handed_over.add(frame, pipe.written)
+        self._activity.active(self._clock.seconds())
+
+    def unread(self) -> list[bytes]:
+        """The messages that were handed over and that the process has not read; ask when it is over."""
+        return [] if self._child.input is None else self._handed_over.unread(self._child.input.consumed)
+
+    def stop(self) -> None:
+        """End it; what the client does not accept of its last words within a second is dropped."""
+        self._hurry = True
+        self._end("the service is stopped", expected=True)
+
+    def over(self) -> Deferred[None]:
+        """Fires when the process is gone, and all it wrote was accepted by the client.  Cancellable."""
+        if self._over:
+            return succeed(None)
+        over: Deferred[None] = Deferred(self._when_over.remove)
+        self._when_over.append(over)
+        return over
+
+    # ---- the start
+
+    def _environment(self) -> dict[str, str]:
+        return {
+            **os.environ,
+            "FLEETSPEAK_CLIENT_ID": show(self._context.client_id),
+            "FLEETSPEAK_COMMS_CHANNEL_INFD": str(CHILD_READS),
+            "FLEETSPEAK_COMMS_CHANNEL_OUTFD": str(CHILD_WRITES),
+        }
+
+    def _descriptors(self, null: int) -> Mapping[int, int | str]:
+        standard: dict[int, int | str]
+        if self._program.std_forward:
+            standard = {0: 0, STDOUT: 1, STDERR: 2}
+        elif self._program.output_to:
+            standard = {0: null, STDOUT: "r", STDERR: "r"}
+        else:
+            standard = {0: null, STDOUT: null, STDERR: null}
+        return {**standard, CHILD_READS: "w", CHILD_WRITES: "r"}
+
+    def _open(self) -> Deferred[None]:
+        """Fires when the process takes messages."""
+        if self._reason:
+            raise ChildGone(self._reason)
+        opened: Deferred[None] = Deferred(self._when_open.remove)
+        self._when_open.append(opened)
+        return opened
+
+    # ---- from the process
+
+    def child_wrote(self, descriptor: int, data: bytes) -> None:
+        """See `ChildOwner`."""
+        now = self._clock.seconds()
+        self._activity.active(now)
+        if descriptor == CHILD_WRITES:
+            self._hear(data, now)
+        else:
+            self._send_output(self._gatherer.add(descriptor, data, now))
+        self._watch()
+
+    def child_closed(self, descriptor: int) -> None:
+        """See `ChildOwner`."""
+        if descriptor == CHILD_READS:
+            self._end("the process closed its input")
+        elif descriptor == CHILD_WRITES and not self._heard_all:
+            self._heard_all = True
+            try:
+                self._reader.finish()
+            except ProtocolError as error:
+                self._end(str(error))
+            else:
+                self._end("the process closed its output")
+
+    def child_exited(self, status: ExitStatus) -> None:
+        """See `ChildOwner`."""
+        self._stop_watching()
+        level = LogLevel.info if self._expected or status.ok else LogLevel.warn
+        self._tell(level, "process {pid} ended: {status}", status=status)
+        self._reason = self._reason or f"the process ended: {status}"
+        self._tell_not_open()
+
+    def child_ended(self) -> None:
+        """See `ChildOwner`."""
+        self._send_output(self._gatherer.flush())
+        if self._hurry:
+            self._timer = self._clock.callLater(GRACE, self._drop_output)
+        finished = self._messages.finish()
+        finished.addCallback(lambda _: self._output.finish())
+        finished.addCallback(self._finish)
+
+    def _hear(self, data: bytes, now: float) -> None:
+        """Take what came over the channel."""
+        if self._heard_all:
+            return
+        was_open = self._reader.opened
+        messages: list[common.Message] = []
+        try:
+            for body in self._reader.feed(data, now):
+                message = _parse(body)
+                if message.destination.service_name == "system":
+                    self._take(message)
+                else:
+                    messages.append(message)
+            self._reader.feed(b"", now)  # raises what is wrong behind these messages
+        except ProtocolError as error:
+            self._heard_all = True
+            self._tell(LogLevel.warn, "process {pid} does not keep to the protocol: {error}", error=error)
+            self._end(str(error))
+        self._messages.put(messages, self._reading_again)
+        if self._reader.opened and not was_open and not self._reason:
+            waiting, self._when_open = self._when_open, []
+            for opened in waiting:
+                opened.callback(None)
+
+    def _take(self, message: common.Message) -> None:
+        """Take what is for the client itself, of which only the first StartupData says something."""
+        if message.message_type == "StartupData":
+            if self.startup is None:
+                self.startup = channel.StartupData()
+                try:
+                    message.data.Unpack(self.startup)
+                except DecodeError as error:
+                    raise ProtocolError(f"error parsing received StartupData: {error}") from None
+        elif message.message_type != "Heartbeat":
+            what = message.message_type
+            self._tell(LogLevel.warn, "dropped a message of type {type!r} to the system service", type=what)
+
+    def _send_output(self, gathered: Iterable[daemon.StdOutputData]) -> None:
+        messages = []
+        for data in gathered:
+            data.pid = self.pid
+            message = common.Message(
+                message_type="StdOutput",
+                destination=common.Address(service_name=self._program.output_to),
+                priority=common.Message.MEDIUM,
+            )
+            message.data.Pack(data)
+            messages.append(message)
+        self._output.put(messages)
+
+    def _reading_again(self) -> None:
+        """While nothing was read, the process could not be late."""
+        self._reader.resumed(self._clock.seconds())
+        self._watch()
+
+    # ---- time
+
+    def _watch(self) -> None:
+        """See to it that `_check` is called when the next limit is reached, or earlier."""
+        if self._reason:
+            return
+        deadlines = [self._activity.deadline, self._gatherer.deadline]
+        if not self._messages.blocked:
+            deadlines.append(self._reader.deadline)
+        due = min((deadline for deadline in deadlines if deadline is not None), default=None)
+        if due is None:
+            return
+        if self._timer is not None:
+            if self._timer.getTime() <= due:
+                return
+            self._timer.cancel()
+        self._timer = self._clock.callLater(max(0.0, due - self._clock.seconds()), self._check)
+
+    def _check(self) -> None:
+        self._timer = None
+        now = self._clock.seconds()
+        if self._gatherer.deadline is not None and now >= self._gatherer.deadline:
+            self._send_output(self._gatherer.flush())
+        if self._activity.expired(now):
+            self._end(f"process inactive after {self._program.inactivity_timeout:g}s", expected=True)
+        elif not self._messages.blocked:
+            try:
+                self._reader.check(now)
+            except ProtocolError as error:
+                self._end(str(error))
+        self._watch()
+
+    def _stop_watching(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    # ---- the end
+
+    def _end(self, reason: str, *, expected: bool = False) -> None:
+        """End the process, unless it is ending already."""
+        if self._reason:
+            return
+        self._reason = reason
+        self._expected = expected
+        self._tell(LogLevel.info, "ending process {pid}: {reason}", reason=reason)
+        self._stop_watching()
+        self._tell_not_open()
+        Deferred.fromCoroutine(self._shut_down()).addErrback(
+            lambda failure: self._log.failure("ending process {pid} failed", failure, pid=self.pid)
+        )
+
+    def _tell_not_open(self) -> None:
+        waiting, self._when_open = self._when_open, []
+        for opened in waiting:
+            opened.errback(ChildGone(self._reason))
+
+    async def _shut_down(self) -> None:
+        await self._child.shut_down()
+        if self._child.status is None:
+            self.child_ended()
+
+    def _drop_output(self) -> None:
+        self._timer = None
+        self._messages.drop()
+        self._output.drop()
+
+    def _finish(self, _: object) -> None:
+        if self._over:
+            return
+        self._over = True
+        self._stop_watching()
+        waiting, self._when_over = self._when_over, []
+        for over in waiting:
+            over.callback(None)
+
+    def _tell(self, level: Any, text: str, **fields: object) -> None:
+        self._log.emit(level, "service {service}: " + text, service=self._program.service, pid=self.pid, **fields)
+
+
+def _parse(body: bytes) -> common.Message:
+    try:
+        return common.Message.FromString(body)
+    except DecodeError as error:
+        raise ProtocolError(f"error parsing received message: {error}") from None
+
+
+def _is_gone(failure: Failure) -> None:
+    failure.trap(ChildGone)  # type: ignore[no-untyped-call]

@@ -1,0 +1,204 @@
+"""The factory ``Daemon``: a program that the client keeps running, and exchanges messages with."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Any
+
+from google.protobuf.message import Message as ProtobufMessage
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from fleetspeak.client.process.channel import READ_LIMIT
+from fleetspeak.client.process.child import ChildGone
+from fleetspeak.client.process.execution import Execution, Program
+from fleetspeak.client.process.schedule import RESPAWN_DELAY, RespawnSchedule
+from fleetspeak.client.process.stdoutput import flush_rules
+from fleetspeak.errors import ConfigError
+from fleetspeak.interfaces import IClientService, IClientServiceContext, IClientServiceFactory
+from fleetspeak.pb import common, daemon_config
+from fleetspeak.wire import channelframes
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Times that tests shorten."""
+
+    respawn_delay: float = RESPAWN_DELAY
+    read_limit: float = READ_LIMIT
+
+
+@implementer(IClientServiceFactory)
+class DaemonFactory:
+    """Makes `DaemonService`s."""
+
+    name = "Daemon"
+    help = "keeps a program running and exchanges messages with it"
+    config_type = daemon_config.Config
+
+    _log = Logger()
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        self._limits = limits or Limits()
+
+    def make(self, config: ProtobufMessage | None, context: IClientServiceContext) -> IClientService:
+        """Raises ConfigError if the configuration names no program."""
+        if not isinstance(config, daemon_config.Config) or not config.argv or not config.argv[0]:
+            raise ConfigError('argv must name the program, for instance argv: "/usr/bin/python3" argv: "hello.py"')
+        self._tell_what_is_missing(context.service_name, config)
+        return DaemonService(
+            self._program(config, context),
+            config.HasField("inactivity_timeout") or config.lazy_start,
+            context,
+            self._limits,
+        )
+
+    def _program(self, config: daemon_config.Config, context: IClientServiceContext) -> Program:
+        timeout = config.inactivity_timeout.ToTimedelta().total_seconds()
+        if config.HasField("std_params") and not config.std_params.service_name:
+            self._log.error(
+                "service {service}: std_params is ignored, because it has no service_name", service=context.service_name
+            )
+        return Program(
+            service=context.service_name,
+            argv=tuple(config.argv),
+            inactivity_timeout=timeout if timeout > 0 else None,
+            output_to=config.std_params.service_name,
+            flush_rules=flush_rules(config.std_params),
+            std_forward=context.std_forward,
+            read_limit=self._limits.read_limit,
+        )
+
+    def _tell_what_is_missing(self, service: str, config: daemon_config.Config) -> None:
+        for name in ("memory_limit", "monitor_heartbeats"):
+            if getattr(config, name):
+                self._log.warn(
+                    "service {service}: {name} has no effect, this client does not supervise processes yet",
+                    service=service,
+                    name=name,
+                )
+
+
+@implementer(IClientService)
+class DaemonService:
+    """Runs the program again and again; a message is processed as soon as the pipe to the process has taken it.
+
+    A message that a process did not take before it ended, or that was still in the pipe then, goes to the next one.
+    """
+
+    _log = Logger()
+
+    def __init__(self, program: Program, lazy: bool, context: IClientServiceContext, limits: Limits) -> None:
+        self._program = program
+        self._lazy = lazy
+        self._context = context
+        self._clock: Any = context.reactor
+        self._schedule = RespawnSchedule(limits.respawn_delay)
+        self._execution: Execution | None = None
+        self._ready = False
+        """The process has everything that earlier ones left over, and takes more."""
+        self._left_over: deque[bytes] = deque()
+        self._waiting: list[Deferred[Execution]] = []
+        self._running: Deferred[None] | None = None
+        self._stopping = False
+        self._sleeping: Deferred[None] | None = None
+        self._alarm: IDelayedCall | None = None
+
+    def start(self) -> None:
+        """Begin to run the program, or to wait for a message for it."""
+        self._running = Deferred.fromCoroutine(self._run())
+        self._running.addErrback(
+            lambda failure: self._log.failure("service {service} failed", failure, service=self._program.service)
+        )
+
+    async def process(self, message: common.Message) -> None:
+        """Done when a process has the message.  Raises TooLarge for one that no channel carries."""
+        frame = channelframes.encode(message.SerializeToString())
+        while True:
+            execution = await self._ready_execution()
+            try:
+                await execution.deliver(frame)
+            except ChildGone:
+                continue
+            return
+
+    def stop(self) -> Deferred[None] | None:
+        """End the process: within 2 seconds if it obeys, with a kill otherwise."""
+        self._stopping = True
+        self._wake()
+        if self._execution is not None:
+            self._execution.stop()
+        return self._running
+
+    # ---- the life cycle
+
+    async def _run(self) -> None:
+        while not self._stopping:
+            if self._lazy and not self._waiting and not self._left_over:
+                await self._sleep(None)
+            elif (wait := self._schedule.wait(self._clock.seconds())) > 0:
+                await self._sleep(wait)
+            else:
+                await self._execute()
+
+    async def _execute(self) -> None:
+        self._schedule.started(self._clock.seconds())
+        execution = Execution(self._program, self._context, self._clock)
+        try:
+            execution.start()
+        except (OSError, ValueError) as error:
+            self._log.error(
+                "service {service}: cannot start {program}: {error}; trying again",
+                service=self._program.service,
+                program=self._program.argv[0],
+                error=error,
+            )
+            return
+        self._execution = execution
+        handing_over = Deferred.fromCoroutine(self._make_ready(execution))
+        await execution.over()
+        await handing_over
+        self._execution = None
+        self._ready = False
+        self._left_over.extendleft(reversed(execution.unread()))
+
+    async def _make_ready(self, execution: Execution) -> None:
+        """Hand over what earlier processes did not read, then let in what comes."""
+        try:
+            while self._left_over:
+                await execution.deliver(self._left_over[0])
+                self._left_over.popleft()
+        except ChildGone:
+            return
+        self._ready = True
+        waiting, self._waiting = self._waiting, []
+        for ready in waiting:
+            ready.callback(execution)
+
+    async def _ready_execution(self) -> Execution:
+        if self._ready and self._execution is not None and not self._execution.ending:
+            return self._execution
+        ready: Deferred[Execution] = Deferred(self._waiting.remove)
+        self._waiting.append(ready)
+        self._wake()
+        return await ready
+
+    # ---- sleep
+
+    def _sleep(self, seconds: float | None) -> Deferred[None]:
+        """Fires after so many seconds, or when woken."""
+        self._sleeping = Deferred()
+        if seconds is not None:
+            self._alarm = self._clock.callLater(seconds, self._wake)
+        return self._sleeping
+
+    def _wake(self) -> None:
+        if self._alarm is not None and self._alarm.active():
+            self._alarm.cancel()
+        self._alarm = None
+        sleeping, self._sleeping = self._sleeping, None
+        if sleeping is not None:
+            sleeping.callback(None)
