@@ -149,7 +149,7 @@ class Connection:
         elif "content-length" in headers:
             body = self._read_exactly(int(headers["content-length"]))
         else:
-            body = self._read_to_end()
+            body = self.read_to_end()
         return Response(status, headers, body)
 
     def read_head(self) -> tuple[int, dict[str, str]]:
@@ -185,7 +185,8 @@ class Connection:
         data, self._buffer = self._buffer[:size], self._buffer[size:]
         return data
 
-    def _read_to_end(self) -> bytes:
+    def read_to_end(self) -> bytes:
+        """All that still comes until the server closes the connection."""
         try:
             while True:
                 self._fill()
@@ -232,6 +233,14 @@ class Stream:
     def send_bytes(self, data: bytes) -> None:
         """Send bytes of the body as they are."""
         self._connection.send(b"%x\r\n%b\r\n" % (len(data), data))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
     def wait(self, seconds: float) -> bool:
         """Whether something comes (the end included) within that time."""
