@@ -33,6 +33,8 @@ def server() -> None:
     if values["https_addr"] is None and values["admin_addr"] is None:
         values["components_config"] = values["components_config"] or _COMPONENTS
         values["services_config"] = values["services_config"] or _SERVICES
+    else:
+        _tell_the_person(values)
     names = ("components_config", "services_config", "database_path", "https_addr", "admin_addr")
     run("fleetspeak-server", values, as_options(values, names))
 
@@ -49,8 +51,15 @@ def client() -> None:
     flags.strings("deployment_key_file", "PEM public key that must have signed the services; may be repeated")
     glog.declare(flags)
     values = flags.parse(sys.argv[1:])
+    if values["config"] is None:
+        _tell_the_person(values)
     names = ("config", "std_forward", "trusted_cert_file", "server", "config_path", "deployment_key_file")
     run("fleetspeak-client", values, as_options(values, names))
+
+
+def _tell_the_person(values: dict[str, Any]) -> None:
+    """Without configuration files there is somebody at a terminal, not a unit of the Go programs."""
+    values["logtostderr"] = values["logtostderr"] or not values["log_dir"]
 
 
 def as_options(values: dict[str, Any], names: Iterable[str]) -> list[str]:
