@@ -80,9 +80,10 @@ class PollingCommunicator:
     def reset(self) -> None:
         """See `ICommunicator`."""
         self._poll_now = True
+        in_flight = self._in_flight  # ringing may begin the next one at once, which is not to be cancelled
         self._wake.ring()
-        if self._in_flight is not None:
-            self._in_flight.cancel()
+        if in_flight is not None:
+            in_flight.cancel()
 
     async def _run(self) -> None:
         while not self._stopping:

@@ -81,11 +81,12 @@ class StreamingCommunicator:
     def reset(self) -> None:
         """See `ICommunicator`."""
         self._short_streams = 0
+        opening, session = self._opening, self._session  # ringing may begin the next ones at once
         self._wake.ring()
-        if self._opening is not None:
-            self._opening.cancel()
-        if self._session is not None:
-            self._session.abort()
+        if opening is not None:
+            opening.cancel()
+        if session is not None:
+            session.abort()
 
     async def _run(self) -> None:
         while not self._stopping:
