@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from twisted.internet.defer import TimeoutError
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -59,8 +60,10 @@ class Refusals:
 
     def failed(self, request: StreamedRequest, identity: Identity, failure: Failure) -> None:
         """Note that something did not work; with a traceback if it is an error of ours."""
-        if isinstance(failure.value, (FleetspeakError, TimeoutError)):
-            self.ended(request, identity, str(failure.value) or "it took too long")
+        if isinstance(failure.value, FleetspeakError):
+            self.ended(request, identity, failure.value)
+        elif isinstance(failure.value, TimeoutError):
+            self.ended(request, identity, "it took too long")
         else:
             log.failure(
                 "handling a contact of client {client_id} failed",
