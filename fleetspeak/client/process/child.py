@@ -150,9 +150,10 @@ class Child(ProcessProtocol):
                 return
 
     def kill(self) -> None:
-        """Kill the child and what it has started."""
-        self.send_signal(signal.SIGKILL)
-        self._kill_group()
+        """Kill the child and what it has started, if it still runs; otherwise that was done when it exited."""
+        if self.status is None and self.pid:
+            self.send_signal(signal.SIGKILL)
+            self._kill_group()
 
     def abandon(self) -> None:
         """Close all pipes at once, whatever they hold."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall
 
 from fleetspeak.client.process.child import Child, ChildGone, ExitStatus
@@ -45,7 +45,8 @@ class Command:
         self._streams = {_STDOUT: bytearray(), _STDERR: bytearray()}
         self._problem = ""
         self._timer: IDelayedCall | None = None
-        self._finished: Deferred[None] = Deferred()
+        self._when_ended: list[Deferred[None]] = []
+        self._ended = False
 
     async def run(self, argv: Sequence[str], data: bytes) -> Result:
         """Run it with `data` as standard input.  Cancelling kills it.
@@ -59,11 +60,9 @@ class Command:
         self._timer = self._clock.callLater(self._time_limit, self._out_of_time)
         feeding = Deferred.fromCoroutine(self._feed(data))
         try:
-            await self._finished
-        except CancelledError:
-            self._child.kill()
-            raise
+            await self._end()
         finally:
+            self._child.kill()
             feeding.cancel()
             if self._timer is not None:
                 self._timer.cancel()
@@ -71,6 +70,23 @@ class Command:
             raise CommandFailed(self._problem)
         assert self._child.status is not None
         return Result(self._child.status, bytes(self._streams[_STDOUT]), bytes(self._streams[_STDERR]))
+
+    @property
+    def ended(self) -> bool:
+        """It does not run: not yet, or not any more."""
+        return self._ended or not self._child.pid
+
+    def kill(self) -> Deferred[None]:
+        """End it if it runs.  @return: fires when it is gone."""
+        self._kill("killed")
+        return self._end()
+
+    def _end(self) -> Deferred[None]:
+        if self.ended:
+            return succeed(None)
+        ended: Deferred[None] = Deferred(self._when_ended.remove)
+        self._when_ended.append(ended)
+        return ended
 
     async def _feed(self, data: bytes) -> None:
         assert self._child.input is not None
@@ -93,7 +109,7 @@ class Command:
 
     def child_wrote(self, descriptor: int, data: bytes) -> None:
         """Keep it, up to the limit."""
-        if self._problem or self._finished.called:
+        if self._problem:
             return
         self._streams[descriptor] += data
         if sum(map(len, self._streams.values())) > self._output_limit:
@@ -107,8 +123,10 @@ class Command:
 
     def child_ended(self) -> None:
         """That was all."""
-        if not self._finished.called:
-            self._finished.callback(None)
+        self._ended = True
+        waiting, self._when_ended = self._when_ended, []
+        for ended in waiting:
+            ended.callback(None)
 
 
 def _reason(error: Exception) -> str:

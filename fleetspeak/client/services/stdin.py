@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from google.protobuf.message import DecodeError
 from google.protobuf.message import Message as ProtobufMessage
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from zope.interface import implementer
 
@@ -73,12 +74,14 @@ class StdinService:
         self._context = context
         self._limits = limits
         self._now_ns = now_ns
+        self._command: Command | None = None
 
     def start(self) -> None:
         """There is nothing to get ready."""
 
-    def stop(self) -> None:
-        """The command that runs was ended when its message was cancelled."""
+    def stop(self) -> Deferred[None] | None:
+        """Kill the command that runs, with all it has started."""
+        return None if self._command is None else self._command.kill()
 
     async def process(self, message: common.Message) -> None:
         """Done when the output is on its way.  Raises StdinProblem, with a text for each way to fail."""
@@ -92,10 +95,14 @@ class StdinService:
         command = Command(
             self._context.reactor, time_limit=self._limits.seconds, output_limit=self._limits.output_bytes
         )
+        self._command = command
         try:
             result = await command.run([self._config.cmd, *self._config.args, *request.args], request.input)
         except CommandFailed as error:
             raise StdinProblem(f"command failed: {error}") from error
+        finally:
+            if command.ended:
+                self._command = None
         if self._config.log_level >= stdin_config.LOG_LEVEL_STDERR:
             self._log_output("stderr", result.stderr)
         if self._config.log_level >= stdin_config.LOG_LEVEL_ALL:
