@@ -216,9 +216,11 @@ def _cannot_start(name: str, error: Exception) -> ConfigError:
 
 
 def _find(name: str, factories: Iterable[IServerServiceFactory]) -> IServerServiceFactory:
+    factories = list(factories)
     found = [factory for factory in factories if factory.name == name]
     if not found:
-        raise ConfigError(f"unable to find factory [{name}]")
+        known = ", ".join(sorted(factory.name for factory in factories))
+        raise ConfigError(f"unable to find factory [{name}]; there are: {known}")
     if len(found) > 1:
         kinds = " and ".join(sorted(type(factory).__module__ for factory in found))
         raise ConfigError(f"factory [{name}] is offered by several plug-ins, {kinds}; uninstall all but one")

@@ -289,7 +289,8 @@ class InstallTests(ManagerCase):
 
     def test_an_unknown_factory_is_refused(self) -> None:
         error = self.assertRaises(ConfigError, self.install, name="a", factory="SPELL")
-        self.assertIn("unable to find factory [SPELL]", str(error))
+        self.assertIn("unable to find factory [SPELL]; there are: ", str(error))
+        self.assertIn("NOOP", str(error))
 
     def test_a_config_of_another_type_is_refused(self) -> None:
         config = services.ServiceConfig().config
