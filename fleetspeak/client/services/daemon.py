@@ -10,6 +10,7 @@ from google.protobuf.message import Message as ProtobufMessage
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
+from twisted.plugin import IPlugin
 from zope.interface import implementer
 
 from fleetspeak.client.process.channel import READ_LIMIT
@@ -31,7 +32,7 @@ class Limits:
     read_limit: float = READ_LIMIT
 
 
-@implementer(IClientServiceFactory)
+@implementer(IPlugin, IClientServiceFactory)
 class DaemonFactory:
     """Makes `DaemonService`s."""
 

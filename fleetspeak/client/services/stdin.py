@@ -10,6 +10,7 @@ from google.protobuf.message import DecodeError
 from google.protobuf.message import Message as ProtobufMessage
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
+from twisted.plugin import IPlugin
 from zope.interface import implementer
 
 from fleetspeak.client.process.command import Command, CommandFailed, Result
@@ -38,7 +39,7 @@ class StdinProblem(FleetspeakError):
     """A message could not be processed; the text goes to the server."""
 
 
-@implementer(IClientServiceFactory)
+@implementer(IPlugin, IClientServiceFactory)
 class StdinFactory:
     """Makes `StdinService`s."""
 

@@ -1,0 +1,22 @@
+"""What a client loads: nothing of the server, and nothing that only the server has installed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from twisted.trial.unittest import SynchronousTestCase
+
+PROGRAM = """
+import sys
+from fleetspeak.client import tap
+from fleetspeak.client.assembly import service_factories
+service_factories()
+print(*(name for name in sys.modules if name.startswith(("grpc", "fleetspeak.server", "fleetspeak.store", "pymysql"))))
+"""
+
+
+class FootprintTests(SynchronousTestCase):
+    def test_the_client_needs_neither_grpc_nor_the_server(self) -> None:
+        loaded = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
+        self.assertEqual((loaded.stdout.strip(), loaded.stderr), ("", ""))
