@@ -16,6 +16,8 @@ def ensure_grpc() -> None:
     """Make ``import grpc`` safe.  Raises ConfigError if it is not installed."""
     # The reactor starts child processes by fork and exec, which gRPC's own fork handlers only get in the way of.
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+    # What it would write to stderr past our log (an address in use, a target that is away) we report ourselves.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
         import grpc  # noqa: F401
     except ImportError as error:

@@ -12,6 +12,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import Request as SiteRequest
 from twisted.web.server import Site
 
+from fleetspeak.config.addresses import show
 from fleetspeak.errors import ConfigError
 
 IDLE_LIMIT = 60
@@ -60,15 +61,24 @@ class HealthEndpoint:
 
     def start(self) -> None:
         """Listen.  Raises ConfigError."""
-        try:
-            self._listening = self._reactor.listenTCP(self._port, ProbeSite(self._reactor), interface=self._host)
-        except CannotListenError as error:
-            raise ConfigError(
-                f"failed to initialize health check service: cannot listen on {self._host}:{self._port}: "
-                f"{error.socketError}"
-            ) from error
+        self._listening = self._listen()
         at = self._listening.getHost()
-        log.info("health endpoint listens on {address}", address=f"{at.host}:{at.port}")
+        log.info("health endpoint listens on {address}", address=show(at.host, at.port))
+
+    def _listen(self) -> Any:
+        failed: CannotListenError | None = None
+        for interface in (
+            [self._host] if self._host else ["::", ""]
+        ):  # the first takes IPv4 as well, where there is IPv6
+            try:
+                return self._reactor.listenTCP(self._port, ProbeSite(self._reactor), interface=interface)
+            except CannotListenError as error:
+                failed = failed or error
+        assert failed is not None
+        raise ConfigError(
+            f"failed to initialize health check service: cannot listen on {self._host}:{self._port}: "
+            f"{failed.socketError}"
+        ) from failed
 
     async def stop(self) -> None:
         """Listen no more."""
