@@ -120,7 +120,7 @@ def _announcement(paths: owncertificate.Paths, address: str) -> str:
         f"Clients trust the authority in {paths.ca}; copy that file to them. "
         f"Its key, {paths.ca_key}, and the server's, {paths.server_key}, stay here.\n"
         "Start a client with:\n"
-        f"  twistd --nodaemon fleetspeak-client --trusted-cert-file {shlex.quote(str(paths.ca))} "
+        f"  fleetspeak-client --trusted-cert-file {shlex.quote(str(paths.ca))} "
         f"--server {address} --config-path ./fleetspeak-client"
     )
 

@@ -192,9 +192,7 @@ class SmallSetUpTests(SynchronousTestCase):
     def test_it_tells_where_they_are_and_how_to_start_a_client(self) -> None:
         told = self.make().announcement
         self.assertIn(str(self.paths.ca), told)
-        self.assertIn(
-            f"twistd --nodaemon fleetspeak-client --trusted-cert-file {self.paths.ca} --server 127.0.0.1:4443", told
-        )
+        self.assertIn(f"fleetspeak-client --trusted-cert-file {self.paths.ca} --server 127.0.0.1:4443", told)
         self.assertNotIn("PRIVATE", told)
 
     def test_later_starts_use_the_same(self) -> None:
