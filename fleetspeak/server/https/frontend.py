@@ -106,12 +106,11 @@ class HttpsFrontend:
         if self._port is None:
             return
         port, self._port = self._port, None
-        closed = self._site.drain()
         stopped = port.stopListening()
         if isinstance(stopped, Deferred):
             await stopped
         timer = self._reactor.callLater(CLOSE_LIMIT, self._cut)
-        await closed
+        await self._site.drain()
         await self._running.when_idle()
         if timer.active():
             timer.cancel()

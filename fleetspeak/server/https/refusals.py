@@ -23,7 +23,8 @@ class Refusals:
     """Answers requests that cannot be served, and logs that, sparsely."""
 
     def __init__(self, clock: IReactorTime) -> None:
-        self._lines = SparseLog(clock, LOG_INTERVAL)
+        self._refused = SparseLog(clock, LOG_INTERVAL)
+        self._ended = SparseLog(clock, LOG_INTERVAL)
 
     def refuse(
         self,
@@ -34,7 +35,7 @@ class Refusals:
         detail: Exception | None = None,
     ) -> None:
         """Answer `request` with `code` and `text`; `detail` is for the log only."""
-        if self._lines.due():
+        if self._refused.due():
             log.warn(
                 "{path} from {address}, client {client_id}, refused with {code}: {reason} ({more} more since the last "
                 "line)",
@@ -43,19 +44,19 @@ class Refusals:
                 client_id=ids.show(identity.client_id) if identity else "unknown",
                 code=code,
                 reason=f"{text}: {detail}" if detail else text,
-                more=self._lines.take_held_back(),
+                more=self._refused.take_held_back(),
             )
         request.refuse(code, text)
 
     def ended(self, request: StreamedRequest, identity: Identity, reason: object) -> None:
         """Note why something of a stream did not go on."""
-        if self._lines.due():
+        if self._ended.due():
             log.warn(
                 "the stream of client {client_id} at {address}: {reason} ({more} more since the last line)",
                 client_id=ids.show(identity.client_id),
                 address=show_address(request.client),
                 reason=reason,
-                more=self._lines.take_held_back(),
+                more=self._ended.take_held_back(),
             )
 
     def failed(self, request: StreamedRequest, identity: Identity, failure: Failure) -> None:

@@ -142,10 +142,12 @@ class StreamedRequest(http.Request):
             self.write(data)
 
     def end(self) -> None:
-        """End the response and the connection; without effect if that is so already."""
+        """End the response and, soon, the connection; without effect if that is so already."""
         if not self.is_over:
-            self.channel.persistent = False
+            channel = self.channel
+            channel.persistent = False
             self.finish()
+            channel.setTimeout(LINGER_LIMIT)
 
     def set_deadline(self, seconds: float) -> None:
         """Have the handler's `deadline_passed` called then, instead of at the time set before."""

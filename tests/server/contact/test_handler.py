@@ -162,7 +162,7 @@ class MessagesFromAClientTests(HandlerTestCase):
         """Services may ask for the client, or send to it, as soon as they see its first message."""
         seen: list[ClientData | None] = []
         self.world.ingestor.during = lambda: seen.append(self.client_data())
-        session, _ = self.poll(wrapped(from_client(), labels=["linux"]))
+        self.poll(wrapped(from_client(), labels=["linux"]))
         self.assertEqual(seen, [ClientData(ALICE.key, frozenset([Label("client", "linux")]))])
         contacts = self.world.now(self.world.store.client_contacts(ALICE.client_id, 0, 10))
         self.assertEqual(len(contacts), 1)

@@ -53,7 +53,7 @@ class IdentifyTests(SynchronousTestCase):
             ec.generate_private_key(ec.SECP384R1()),
             ec.generate_private_key(ec.SECP521R1()),
             ed25519.Ed25519PrivateKey.generate(),
-            rsa.generate_private_key(65537, 1024),  # noqa: S505  (quick to make)
+            rsa.generate_private_key(65537, 1024),
         ):
             self.assertEqual(len(identify([certificate_for(key)]).client_id), 8)
 

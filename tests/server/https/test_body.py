@@ -77,13 +77,13 @@ class RecordReaderTests(SynchronousTestCase):
         reader.finish()
 
     def test_what_is_not_asked_for_stays_compressed(self) -> None:
-        million = streamframes.MAGIC + b"\x00" * 1_000_000
+        million = streamframes.MAGIC + b"\x00" * 200_000
         reader = RecordReader("deflate")
         reader.feed(zlib.compress(million, 9))
         self.assertEqual(reader.next_record(), b"")
         self.assertTrue(reader.has_more)
         self.assertLess(len(reader._records), 100_000)
-        self.assertEqual(len(take_all(reader)), 999_999)
+        self.assertEqual(len(take_all(reader)), 199_999)
 
     @settings(max_examples=50)
     @given(st.binary(max_size=200), st.sampled_from(["", "deflate"]))
