@@ -6,14 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
-from twisted.internet.interfaces import IProtocolFactory, IStreamClientEndpoint
 from twisted.internet.protocol import Factory
-from twisted.web.client import URI, Agent, HTTPConnectionPool
+from twisted.web.client import Agent, HTTPConnectionPool
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IAgentEndpointFactory, IBodyProducer, IResponse
-from zope.interface import implementer
+from twisted.web.iweb import IBodyProducer, IResponse
 
+from fleetspeak.client.comms.endpoints import Endpoints
 from fleetspeak.client.comms.httpstream import HttpStream
 from fleetspeak.client.comms.servers import Server
 from fleetspeak.client.link import Link
@@ -23,9 +21,6 @@ from fleetspeak.pb import common
 from fleetspeak.security.certificates import to_pem
 from fleetspeak.security.tls import ClientTlsPolicy
 from fleetspeak.wire import certheader
-
-CONNECT_TIMEOUT = 30.0
-"""Seconds for TCP; upstream's."""
 
 IDLE_TIMEOUT = 25
 """Seconds that an unused connection is kept; the server closes its side after 30."""
@@ -42,42 +37,6 @@ def reason_of(error: BaseException) -> str:
     if reasons:
         return "; ".join(reason_of(failure.value) for failure in reasons)
     return str(error) or type(error).__name__
-
-
-@implementer(IStreamClientEndpoint)
-class KeptAliveEndpoint:
-    """A TCP endpoint whose connections are probed by the kernel, so that a silently dead path is found."""
-
-    def __init__(self, endpoint: IStreamClientEndpoint) -> None:
-        self._endpoint = endpoint
-
-    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[Any]:  # noqa: N803
-        return self._endpoint.connect(protocolFactory).addCallback(_keep_alive)
-
-
-def _keep_alive(protocol: Any) -> Any:
-    protocol.transport.setTcpKeepAlive(True)
-    protocol.transport.setTcpNoDelay(True)
-    return protocol
-
-
-@implementer(IAgentEndpointFactory)
-class Endpoints:
-    """Where connections come from: TCP to a server, and TLS on it."""
-
-    def __init__(self, reactor: Any, policy: ClientTlsPolicy) -> None:
-        self._reactor = reactor
-        self._policy = policy
-
-    def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:  # noqa: N802
-        return self.to(uri.host.decode("ascii").strip("[]"), uri.port)
-
-    def to(self, host: str, port: int) -> IStreamClientEndpoint:
-        """The endpoint of one server."""
-        creator = self._policy.creatorForNetloc(host.encode("ascii"), port)
-        tcp = KeptAliveEndpoint(HostnameEndpoint(self._reactor, host, port, CONNECT_TIMEOUT))
-        endpoint: IStreamClientEndpoint = wrapClientTLS(creator, tcp)
-        return endpoint
 
 
 class Transport:

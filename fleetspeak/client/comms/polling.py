@@ -97,7 +97,7 @@ class PollingCommunicator:
         while True:
             self._hold()
             now = self._reactor.seconds()
-            wait = self._schedule.deadline(now, self._uniform()) - now
+            wait = self._schedule.due - now
             if wait <= 0 or self._poll_now:
                 return
             waits = [sleep(self._reactor, wait), self._wake.wait()]
@@ -110,7 +110,7 @@ class PollingCommunicator:
         if len(self._held) < MAX_COUNT and size < MAX_BYTES:
             self._held += self._link.outbox.take(MAX_COUNT - len(self._held), MAX_BYTES - size)
             size = sum(entry.size for entry in self._held)
-        self._schedule.holding(self._reactor.seconds(), len(self._held), size)
+        self._schedule.holding(self._reactor.seconds(), len(self._held), size, self._uniform())
 
     async def _poll_within(self, seconds: float) -> bool:
         """Poll.  True if a server answered; otherwise what was held goes back to the outbox."""
@@ -160,7 +160,7 @@ class PollingCommunicator:
         now = self._reactor.seconds()
         active = bool(answer.messages) or any(not entry.message.background for entry in self._held)
         self._servers.worked(server)
-        self._schedule.succeeded(now, active=active)
+        self._schedule.succeeded(now, active=active, u=self._uniform())
         self._loneliness.contacted(now)
         self._link.contacted(str(server))
         self._link.received(answer, first=True)
