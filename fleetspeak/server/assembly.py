@@ -139,7 +139,7 @@ class Server:
     def _admin(self) -> AdminServer | None:
         if self.settings.admin_address is None:
             return None
-        operations = AdminOperations(self.store, self.inserter, self.cache.invalidate, self.dispatcher.dispatch)
+        operations = AdminOperations(self.store, self.inserter, self.cache.invalidate)
         return AdminServer(operations, *self.settings.admin_address, self.reactor)
 
     def _health(self) -> HealthEndpoint | None:

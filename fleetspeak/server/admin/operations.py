@@ -38,23 +38,13 @@ class Refused(FleetspeakError):
 
 
 class AdminOperations:
-    """The operations, over the store; what concerns clients that are here takes effect here at once."""
+    """The operations, over the store."""
 
-    def __init__(
-        self,
-        store: IStore,
-        inserter: Inserter,
-        forget_client: Callable[[ClientId], object],
-        wake_stream: Callable[[ClientId], object],
-    ) -> None:
-        """
-        @param forget_client: drops a client from the cache.
-        @param wake_stream: makes the stream of a client, if it is here, look what there is for it.
-        """
+    def __init__(self, store: IStore, inserter: Inserter, forget_client: Callable[[ClientId], object]) -> None:
+        """`forget_client` drops a client from the cache."""
         self._store = store
         self._inserter = inserter
         self._forget_client = forget_client
-        self._wake_stream = wake_stream
 
     # -- messages
 
@@ -150,11 +140,10 @@ class AdminOperations:
             after = entries[-1].row
 
     async def blacklist_client(self, request: admin.BlacklistClientRequest) -> common.EmptyMessage:
-        """Set the flag.  Takes effect at once for a client that is connected to this server."""
+        """Set the flag.  Takes effect with the client's next connection to this server."""
         client_id = _client_id(request.client_id)
         await self._store.blacklist_client(client_id)
         self._forget_client(client_id)
-        self._wake_stream(client_id)
         return EMPTY
 
     async def fetch_client_resource_usage_records(
