@@ -107,8 +107,8 @@ class ClientService(Service):
 
     async def _stop(self) -> None:
         self._router.close()
-        self._system.stop()
         await self._manager.stop()
+        await self._system.finished()
         self._reports.flush()
         if self._communicator is not None:
             await as_deferred(self._communicator.stop())

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from twisted.internet.defer import Deferred
 from twisted.logger import capturedLogs, formatEvent
 
+from fleetspeak.client.identity import load_identity
 from fleetspeak.client.service import STOP_LIMIT
 from fleetspeak.client.services.manager import START_LIMIT
 from fleetspeak.errors import ConfigError
@@ -326,6 +329,40 @@ class StopTests(WholeClientCase):
         self.successResultOf(stopping)
         self.assertEqual(self.puppet("A").calls, ["start", "stop"])
         self.assertEqual(self.ending.ended, [])
+
+    def test_a_stop_during_a_restart_stops_each_service_once_and_starts_none(self) -> None:
+        self.install("Clinging")
+        service = self.start()
+        self.server.exchange()
+        data = system.RestartServiceRequest(name="Clinging")
+        self.server.exchange(self.message("system", 1, "RestartService", data))
+        stopping = service.stopService()
+        self.clock.advance(5)
+        self.successResultOf(stopping)
+        self.assertEqual([puppet.calls for puppet in self.factory.made], [["start", "stop"]])
+        sent = [message.message_type for message in self.server.contacts[-1].messages]
+        self.assertEqual(sent, ["words"], "not reported, so that the server asks again")
+        self.assertEqual(self.ending.ended, [])
+
+    def test_a_stop_during_a_rekey_waits_for_the_key_to_be_written(self) -> None:
+        writing: list[Deferred[None]] = []
+
+        def slow(call: Callable[[client.ClientState], None], state: client.ClientState, /) -> Deferred[None]:
+            writing.append(Deferred())
+            return writing[-1].addCallback(lambda _: call(state))
+
+        service = self.start(in_thread=slow)
+        self.server.exchange(self.message("system", 1, "RekeyRequest"))
+        stopping = service.stopService()
+        self.assertNoResult(stopping)
+        for written in writing:
+            written.callback(None)
+        self.successResultOf(stopping)
+        self.assertEqual(
+            [message.message_type for message in self.server.contacts[-1].messages], ["ClientInfo", "MessageAck"]
+        )
+        written_identity = load_identity(self.persistence.state.client_key, self.clock.seconds())
+        self.assertEqual(written_identity.client_id, self.client_id)
 
     def test_what_takes_longer_than_ten_seconds_ends_with_status_1(self) -> None:
         service = self.start()

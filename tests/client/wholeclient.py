@@ -111,7 +111,7 @@ class WholeClientCase(SynchronousTestCase):
             self.clock,
             self.ending,
             persistence=self.persistence,
-            in_thread=in_thread,
+            in_thread=options.pop("in_thread", in_thread),
             factories={"Puppet": self.factory},
             communicator=self.communicators,
             **options,

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from google.protobuf.message import DecodeError
 from google.protobuf.message import Message as ProtobufMessage
-from twisted.internet.defer import Deferred, DeferredList, DeferredLock
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, DeferredLock
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -47,6 +47,8 @@ class _Installed:
     file: ServiceFile
     service: IClientService
     inbox: Inbox
+    stopped: bool = False
+    """Whether it was told to stop, which is done once."""
 
 
 class ServiceManager:
@@ -104,6 +106,7 @@ class ServiceManager:
         """Stop a service and start it anew from the same configuration; what is queued for it stays.
 
         @raise ServiceProblem: there is none, or it did not start again and is gone.
+        @raise CancelledError: the client is stopping.
         """
         if name in RESERVED_NAMES:
             raise ServiceProblem(f"can't restart service: illegal service name [{name}]")
@@ -113,13 +116,16 @@ class ServiceManager:
             if installed is None:
                 raise ServiceProblem(f"failed to remove non-existent service: {name}")
             installed.inbox.detach()
-            await self._stop_one(name, installed.service)
+            await self._stop_one(installed)
+            if self._closed:
+                raise CancelledError("the client is stopping")
             try:
-                installed.service = await self._start(installed.file)
+                service = await self._start(installed.file)
             except Exception as error:
                 self._remove(name)
                 raise ServiceProblem(f"can't reinstall service '{name}' on restart: {error}") from error
-            installed.inbox.attach(installed.service)
+            self._installed[name] = _Installed(installed.file, service, installed.inbox)
+            installed.inbox.attach(service)
         finally:
             self._changing.release()
         self._log.info("service {service} restarted", service=name)
@@ -129,11 +135,12 @@ class ServiceManager:
         self._closed = True
 
     async def stop(self) -> None:
-        """Cancel what is being processed, then stop all services, side by side."""
-        leaving = dict(self._installed)
-        for installed in leaving.values():
+        """Cancel what is being processed, then stop all services, side by side.  Takes at most `STOP_LIMIT`."""
+        self.close()
+        leaving = list(self._installed.values())
+        for installed in leaving:
             installed.inbox.close()
-        stops = [Deferred.fromCoroutine(self._stop_one(name, installed.service)) for name, installed in leaving.items()]
+        stops = [Deferred.fromCoroutine(self._stop_one(installed)) for installed in leaving if not installed.stopped]
         await DeferredList(stops, consumeErrors=True)
 
     # ---- one service
@@ -168,7 +175,7 @@ class ServiceManager:
             )
             inbox = previous.inbox
             inbox.detach()
-            await self._stop_one(name, previous.service)
+            await self._stop_one(previous)
         self._installed[name] = _Installed(file, service, inbox)
         inbox.attach(service)
         self._log.info("service {service} installed from {path}", service=name, path=file.path)
@@ -203,13 +210,14 @@ class ServiceManager:
             )
         return factory
 
-    async def _stop_one(self, name: str, service: IClientService) -> None:
+    async def _stop_one(self, installed: _Installed) -> None:
+        installed.stopped = True
         try:
-            await within(STOP_LIMIT, service.stop(), self._clock)
+            await within(STOP_LIMIT, installed.service.stop(), self._clock)
         except Exception as error:
             self._log.error(
                 "service {service} did not stop cleanly: {error}",
-                service=name,
+                service=installed.file.config.name,
                 error=str(error) or type(error).__name__,
             )
             self._log.debug("{traceback()}", traceback=Failure().getTraceback)  # type: ignore[no-untyped-call]

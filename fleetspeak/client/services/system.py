@@ -7,7 +7,7 @@ from typing import Any, Protocol, TypeVar
 
 from google.protobuf.message import DecodeError
 from google.protobuf.message import Message as ProtobufMessage
-from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, succeed
 from twisted.logger import Logger
 
 from fleetspeak.client.addressing import SYSTEM
@@ -96,10 +96,9 @@ class SystemService:
         )
         self._reports.send("ClientInfo", data).addErrback(self._ended_early)
 
-    def stop(self) -> None:
-        """Cancel what runs; the server asks again."""
-        for running in list(self._running):
-            running.cancel()
+    async def finished(self) -> None:
+        """Wait for what runs.  Nothing is cancelled: a key that is being written must not be left half used."""
+        await DeferredList(list(self._running))
 
     # ---- requests
 
@@ -115,7 +114,7 @@ class SystemService:
         try:
             await self._carry_out(message)
         except CancelledError:
-            raise
+            raise  # the client is stopping: the server asks again
         except Exception as error:
             self._log.warn("request {type!r} of the server failed: {error}", type=message.message_type, error=error)
             self._reports.error(message.message_id, str(error) or type(error).__name__)
