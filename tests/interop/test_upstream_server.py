@@ -1,0 +1,29 @@
+"""Our client on the upstream server, whose files and theirs our configurator wrote.
+
+Polling with deflate is left out: the upstream server cannot read it (see `test_reference`).
+"""
+
+from __future__ import annotations
+
+from .conversation import Conversation
+from .fleet import OURS, POLLING, STREAMING, STREAMING_DEFLATE, UPSTREAM
+
+
+class OurClientWithUpstreamServer(Conversation):
+    """Issue 2, interoperability: our client -> upstream server; connectors of both kinds on both ends."""
+
+    server_kind = UPSTREAM
+    configurator = OURS
+
+    def test_polling(self) -> None:
+        self.converse(OURS, POLLING)
+
+    def test_streaming(self) -> None:
+        self.converse(OURS, STREAMING)
+
+    def test_streaming_with_deflate(self) -> None:
+        self.converse(OURS, STREAMING_DEFLATE)
+
+    def test_upstream_programs_load_what_our_configurator_wrote(self) -> None:
+        """The server runs on it anyway; so does upstream's client."""
+        self.converse(UPSTREAM, STREAMING)
