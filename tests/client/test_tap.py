@@ -1,0 +1,105 @@
+"""The options of ``twistd fleetspeak-client``: what cannot work is one clear line and exit status 1."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from twisted.application.service import IService, IServiceMaker
+from twisted.plugin import getPlugins
+from twisted.python.usage import UsageError
+from twisted.trial.unittest import SynchronousTestCase
+
+from fleetspeak.client.tap import Options, makeService, settings_of
+from fleetspeak.security.certificates import make_authority, to_pem
+
+
+class OptionsTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        folder = TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = Path(folder.name)
+        self.authority = self.folder / "ca.pem"
+        self.pem = to_pem(make_authority("test", 1_700_000_000.0)[0])
+        self.authority.write_text(self.pem)
+
+    def options(self, *arguments: str) -> Options:
+        options = Options()
+        options.parseOptions(list(arguments))
+        return options
+
+    def refusal(self, *arguments: str) -> str:
+        error = self.assertRaises(SystemExit, makeService, self.options(*arguments))
+        line = str(error)
+        self.assertNotIn("\n", line, "one line")
+        prefix = "fleetspeak-client: Stopped due to unrecoverable error: "
+        self.assertTrue(line.startswith(prefix), line)
+        return line.removeprefix(prefix)
+
+    def refused_file(self, text: str) -> str:
+        path = self.folder / "client.config"
+        path.write_text(text)
+        return self.refusal("--config", str(path))
+
+    def file(self, **changes: str) -> str:
+        fields = {
+            "trusted_certs": '"{}"'.format(self.pem.replace("\n", "\\n")),
+            "server": '"localhost:4443"',
+            "filesystem_handler": f'{{ configuration_directory: "{self.folder}" state_file: "{self.folder}/state" }}',
+        }
+        return "\n".join(f"{name}: {value}" for name, value in (fields | changes).items() if value)
+
+    def test_twistd_knows_the_command(self) -> None:
+        makers = {maker.tapname: maker for maker in getPlugins(IServiceMaker)}
+        self.assertEqual(makers["fleetspeak-client"].module, "fleetspeak.client.tap")
+
+    def test_the_small_set_up(self) -> None:
+        config_path = self.folder / "own"
+        options = self.options(
+            f"--trusted-cert-file={self.authority}",
+            "--server=first:1",
+            "--server=second:2",
+            f"--config-path={config_path}",
+        )
+        settings = settings_of(options)
+        self.assertEqual(settings.servers, (("first", 1), ("second", 2)))
+        self.assertEqual(settings.configuration_directory, config_path)
+        self.assertTrue(IService.providedBy(makeService(options)))
+        self.assertFalse((config_path / "state").exists(), "nothing is kept before the service starts")
+
+    def test_the_file_of_the_go_client(self) -> None:
+        path = self.folder / "client.config"
+        path.write_text(self.file(streaming="true"))
+        self.assertTrue(settings_of(self.options("--config", str(path))).streaming)
+
+    def test_item_7_start_errors(self) -> None:
+        self.assertIn("give --config FILE, or both", self.refusal())
+        self.assertIn("give --config FILE, or both", self.refusal("--server=localhost:1"))
+        self.assertIn("--config goes without --server", self.refusal("--config=x", "--server=localhost:1"))
+        self.assertIn('unable to read configuration file "/none"', self.refusal("--config=/none"))
+        for text, problem in [
+            (self.file() + "\nno_such_field: 1", ":4:"),
+            (self.file(trusted_certs=""), "unable to parse trusted_certs"),
+            (self.file(trusted_certs='"rubbish"'), "unable to parse trusted_certs"),
+            (self.file(server=""), "no server provided"),
+            (self.file(filesystem_handler=""), "persistence_handler is required"),
+            (self.file(filesystem_handler='{ configuration_directory: "/none" }'), '"/none" does not exist'),
+            (
+                self.file(filesystem_handler=f'{{ configuration_directory: "{self.folder}" state_file: "/none/s" }}'),
+                '"/none" does not exist',
+            ),
+            (self.file(proxy='":bad"'), "unable to parse proxy"),
+        ]:
+            self.assertIn(problem, self.refused_file(text))
+
+    def test_item_7_an_unknown_flag_is_a_usage_error(self) -> None:
+        self.assertRaises(UsageError, self.options, "--no-such-flag")
+
+    def test_deployment_keys_are_read(self) -> None:
+        refusal = self.refusal(
+            f"--trusted-cert-file={self.authority}",
+            "--server=a:1",
+            f"--config-path={self.folder}",
+            f"--deployment-key-file={self.authority}",
+        )
+        self.assertIn("BEGIN PUBLIC KEY", refusal)
