@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import time
@@ -13,7 +14,7 @@ from google.protobuf import text_format
 
 from fleetspeak.pb import client_config
 from fleetspeak.security.certificates import make_authority, to_pem
-from tests.programs import Program, eventually
+from tests.programs import Program
 
 BIN = Path(sys.executable).parent
 
@@ -80,10 +81,8 @@ class ServerTests(ForegroundTestCase):
 
 
 class ClientTests(ForegroundTestCase):
-    def test_it_runs_with_the_go_clients_flags_and_stops_with_status_0(self) -> None:
-        # No server is there: the client goes on trying, and stops when it is told to.
-        (self.folder / "services").mkdir()
-        (self.folder / "textservices").mkdir()
+    def start_client(self, *words: str) -> Program:
+        """A client whose server is not there: it goes on trying."""
         ca, _ = make_authority("CA", time.time())
         (self.folder / "client.config").write_text(
             text_format.MessageToString(
@@ -96,17 +95,30 @@ class ClientTests(ForegroundTestCase):
                 )
             )
         )
-        client = self.start(
-            "fleetspeak-client",
-            "--config",
-            str(self.folder / "client.config"),
-            "-logtostderr",
-            "-std_forward=false",
-            "-v=2",
-        )
-        client.wait_for_line(r"^I")
-        eventually((self.folder / "state").exists, "the state is written before the first contact")
+        client = self.start("fleetspeak-client", "--config", str(self.folder / "client.config"), "-logtostderr", *words)
+        client.wait_for_line(r"\] .*127\.0\.0\.1:1\b.*refused")
+        return client
+
+    def test_it_runs_with_the_go_clients_flags_and_stops_with_status_0(self) -> None:
+        client = self.start_client("-std_forward=false", "-v=2", "-profile_dir", "/tmp")
+        self.assertTrue((self.folder / "state").exists(), "the state is written before the first contact")
         self.assertEqual(client.terminate(), 0)
+
+    def test_sighup_reloads_in_the_same_process(self) -> None:
+        client = self.start_client()
+        os.kill(client.pid, signal.SIGHUP)
+        first = client.wait_for_line("client .* started with")
+        again = client.wait_for_line("client .* started with", times=2)
+        self.assertEqual(again.split()[2:], first.split()[2:], "the same process, the same client id")
+        client.wait_for_line("refused", times=3)
+        self.assertEqual(client.terminate(), 0)
+
+    def test_a_mistake_in_the_configuration_at_reload_is_status_1(self) -> None:
+        client = self.start_client()
+        (self.folder / "client.config").write_text("nonsense")
+        os.kill(client.pid, signal.SIGHUP)
+        self.assertEqual(client.wait(), 1)
+        self.assertIn("unable to parse configuration file", client.lines[-1])
 
     def test_no_configuration_is_one_line_and_status_1(self) -> None:
         client = self.start("fleetspeak-client", "-config", "none")
