@@ -56,7 +56,7 @@ class RunningTests(ServerCase):
         self.program = self.start("--https-addr=127.0.0.1:0", "--admin-addr=127.0.0.1:0", "--services_config=services")
         self.program.wait_for_line("Fleetspeak server started.")
         self.program.wait_for_line(re.escape(str(self.folder / "fleetspeak-ca.pem")))
-        self.program.wait_for_line("twistd .*fleetspeak-client --trusted-cert-file .* --server 127.0.0.1:")
+        self.program.wait_for_line("fleetspeak-client --trusted-cert-file .* --server 127.0.0.1:")
         channel = grpc.insecure_channel("{}:{}".format(*self.address(self.program, "admin API")))
         self.addCleanup(channel.close)
         self.admin = rpc.admin.AdminStub(channel)
