@@ -1,7 +1,8 @@
 """Every interface that an installation may implement itself: the plug-in points, and the store.
 
-Plug-ins are found by `twisted.plugin.getPlugins(interface, fleetspeak.plugins)`; the built-in ones are
-registered the same way, in `fleetspeak/plugins/`, so that they are the documentation.
+Plug-ins are found by `twisted.plugin.getPlugins(interface, fleetspeak.plugins)`, and therefore provide
+`twisted.plugin.IPlugin` as well; the built-in ones are registered the same way, in `fleetspeak/plugins/`, so that
+they are the documentation.
 
 Unless a method says otherwise it is called in the reactor's thread and must not block.  *Awaitable* below
 means a Deferred or a coroutine; where "or None" is added, None means that the work is done already, which

@@ -7,7 +7,7 @@ from typing import Any, Protocol, TypeVar
 
 from google.protobuf.message import DecodeError
 from google.protobuf.message import Message as ProtobufMessage
-from twisted.internet.defer import CancelledError, Deferred, DeferredList, succeed
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, fail, succeed
 from twisted.logger import Logger
 
 from fleetspeak.client.addressing import SYSTEM
@@ -82,6 +82,8 @@ class SystemService:
         """Carry out a request of a service on this client."""
         if message.message_type == "Die":
             self._die(message)
+        elif len(self._running) >= CAPACITY:
+            return fail(ValueError("too many requests are running"))
         else:
             self._begin(self._carry_out(message))
         return succeed(None)
