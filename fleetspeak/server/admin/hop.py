@@ -25,29 +25,47 @@ _T = TypeVar("_T")
 
 
 class Hop:
-    """Runs functions in the reactor's thread for callers in grpc's threads."""
+    """The way into the reactor of one call of the API; used in the thread that the call holds.
 
-    def __init__(self, reactor: Any, limit: float = CALL_LIMIT) -> None:
+    What it has under way is cancelled when the caller goes away.
+    """
+
+    def __init__(self, context: grpc.ServicerContext, reactor: Any, limit: float = CALL_LIMIT) -> None:
+        """`limit`: seconds for each `run`, if the caller sets no nearer deadline."""
+        self._context = context
         self._reactor = reactor
         self._limit = limit
+        self._work: _Work[Any] | None = None
+        self._gone = False
+        if not context.add_callback(self._caller_has_gone):
+            self._gone = True
 
-    def call(self, context: grpc.ServicerContext, function: Callable[..., Awaitable[_T]], *args: Any) -> _T:
+    def run(self, function: Callable[..., Awaitable[_T]], *args: Any) -> _T:
         """Run ``function(*args)`` in the reactor's thread; block this thread until its outcome is there.
 
-        The work is cancelled when the caller has gone away, or its deadline, or the limit, has passed.
-        Raises what the work raises; CancelledError if it was cancelled.
+        Raises what the work raises; CancelledError when the caller has gone; `Refused` when its time is up.
         """
         work: _Work[_T] = _Work(function, args)
-        if not context.add_callback(lambda: self._reactor.callFromThread(work.cancel)):
+        self._work = work  # before the look at `_gone`, which is set before the look at `_work`
+        if self._gone:
             raise CancelledError("the caller has gone away")
         self._reactor.callFromThread(work.start)
-        remaining = context.time_remaining()
+        remaining = self._context.time_remaining()
         limit = self._limit if remaining is None else min(remaining, self._limit)
         try:
             return work.outcome.result(limit)
         except concurrent.futures.TimeoutError:
             self._reactor.callFromThread(work.cancel)
             raise Refused("DEADLINE_EXCEEDED", f"not done within {limit:.0f} s") from None
+        finally:
+            self._work = None
+
+    def _caller_has_gone(self) -> None:
+        """In one of grpc's threads; also when the call has simply ended."""
+        self._gone = True
+        work = self._work
+        if work is not None:
+            self._reactor.callFromThread(work.cancel)
 
 
 class _Work(Generic[_T]):

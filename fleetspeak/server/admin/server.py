@@ -52,7 +52,6 @@ class AdminServer:
         self._host = host
         self._port = port
         self._reactor = reactor
-        self._hop = Hop(reactor)
         self._streams = threading.BoundedSemaphore(MAX_STREAMS)
         self._server: grpc.Server | None = None
         self.address = ""
@@ -107,7 +106,7 @@ class AdminServer:
     def _unary(self, name: str, operation: Callable[..., Any]) -> Callable[..., ProtobufMessage]:
         def call(request: ProtobufMessage, context: grpc.ServicerContext) -> ProtobufMessage:
             try:
-                reply: ProtobufMessage = self._hop.call(context, operation, request)
+                reply: ProtobufMessage = Hop(context, self._reactor).run(operation, request)
             except Exception as error:
                 abort(context, name, error)
             return reply
@@ -119,8 +118,8 @@ class AdminServer:
             if not self._streams.acquire(blocking=False):
                 abort(context, name, Refused("RESOURCE_EXHAUSTED", f"{MAX_STREAMS} streamed replies are running"))
             try:
-                pages = operation(request)
-                while (page := self._hop.call(context, anext, pages, None)) is not None:
+                hop, pages = Hop(context, self._reactor), operation(request)
+                while (page := hop.run(anext, pages, None)) is not None:
                     yield from page
             except Exception as error:
                 abort(context, name, error)

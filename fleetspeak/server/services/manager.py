@@ -18,7 +18,7 @@ from fleetspeak.interfaces import IServerService, IServerServiceContext, IServer
 from fleetspeak.pb import common, services
 from fleetspeak.records import ClientData
 from fleetspeak.server.awaiting import failure_of, when_done
-from fleetspeak.server.services.outcome import fail
+from fleetspeak.server.services.outcome import SHOWN, cut, fail
 from fleetspeak.server.services.runner import LOG_INTERVAL, Call, ServiceRunner
 from fleetspeak.server.services.sparselog import SparseLog
 
@@ -171,7 +171,7 @@ class ServiceManager:
             log.error(
                 'a message is addressed to the unknown service "{name}" and has failed ({more} more since the last '
                 "line)",
-                name=name,
+                name=cut(name, SHOWN),
                 more=self._unknown.take_held_back(),
             )
         return None

@@ -7,6 +7,9 @@ from fleetspeak.pb import common
 REASON_LIMIT = 900
 """Most bytes of a stored failed_reason, as upstream has it."""
 
+SHOWN = 128
+"""Most bytes of a client's words that go into a line of the log."""
+
 _NANOS = 1_000_000_000
 
 

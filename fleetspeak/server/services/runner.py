@@ -71,11 +71,6 @@ class ServiceRunner:
         self._postponed = SparseLog(clock, LOG_INTERVAL)
         self._broken = SparseLog(clock, LOG_INTERVAL)
 
-    @property
-    def idle(self) -> bool:
-        """Nothing is running or in line."""
-        return not self._running and not self._line
-
     def begin(self, message: common.Message) -> Call | None:
         """Process `message` now or as soon as its turn comes.
 

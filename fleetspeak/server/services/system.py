@@ -17,7 +17,7 @@ from fleetspeak.ids import ClientId, MessageId
 from fleetspeak.interfaces import IServerService, IStore
 from fleetspeak.pb import common, monitoring, system
 from fleetspeak.records import Ack, Label, ResultUpdate
-from fleetspeak.server.services.outcome import cut
+from fleetspeak.server.services.outcome import SHOWN, cut
 from fleetspeak.server.services.sparselog import SparseLog
 from fleetspeak.store.outcome import only
 
@@ -119,13 +119,14 @@ class SystemService:
 
     def _log_kill(self, client_id: ClientId, kill: monitoring.KillNotification) -> None:
         if self._kills.due():
+            known = monitoring.KillNotification.Reason.DESCRIPTOR.values_by_number.get(kill.reason)
             log.warn(
                 "client {client_id} killed process {pid} of service {service} (reason {reason}); "
                 "{more} more such notifications since the last line",
                 client_id=ids.show(client_id),
                 pid=kill.pid,
-                service=kill.service,
-                reason=kill.reason,
+                service=cut(kill.service, SHOWN),
+                reason=known.name if known is not None else kill.reason,
                 more=self._kills.take_held_back(),
             )
 
