@@ -12,7 +12,7 @@ from twisted.python.failure import Failure
 
 from fleetspeak.errors import AlreadyExists, InvalidRecord, NotFound, NotReady, StoreError
 from fleetspeak.server.admin.operations import Refused
-from fleetspeak.server.awaiting import as_deferred, failure_of
+from fleetspeak.server.awaiting import failure_of
 
 if TYPE_CHECKING:
     import grpc
@@ -83,8 +83,11 @@ class _Work(Generic[_T]):
         if self._cancelled:
             self.outcome.set_exception(CancelledError())
             return
-        self._running = as_deferred(self._function(*self._args))
+        self._running = Deferred.fromCoroutine(self._run())
         self._running.addCallbacks(self.outcome.set_result, self._fail)
+
+    async def _run(self) -> _T:
+        return await self._function(*self._args)
 
     def cancel(self) -> None:
         """Also called when all is over; then it does nothing."""
