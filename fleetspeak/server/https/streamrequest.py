@@ -235,6 +235,15 @@ class StreamingChannel(http.HTTPChannel):
         self.factory = site
         self._clock = clock
 
+    @property
+    def _handler(self) -> BodyHandler | None:
+        """The current request's."""
+        return self.requests[0].handler if self.requests else None
+
+    @property
+    def _is_ending(self) -> bool:
+        return self._closing or self._draining
+
     # -- the life of the connection
 
     def connectionMade(self) -> None:
@@ -251,7 +260,7 @@ class StreamingChannel(http.HTTPChannel):
 
     def loseConnection(self) -> None:
         """Close once everything is written; what still arrives is thrown away."""
-        if self._draining or self._closing:
+        if self._is_ending:
             return
         self._flush_head()
         if self._waitingForTransport:
@@ -266,9 +275,13 @@ class StreamingChannel(http.HTTPChannel):
         self.setTimeout(LINGER_LIMIT)
         super().loseConnection()
 
-    @property
-    def _is_ending(self) -> bool:
-        return self._closing or self._draining
+    def drain(self) -> None:
+        """The server stops: come to an end."""
+        self.persistent = False
+        if (handler := self._handler) is not None:
+            handler.drain()
+        else:
+            self.loseConnection()
 
     def abort(self) -> None:
         """Close at once, whatever is still to be written."""
@@ -348,21 +361,8 @@ class StreamingChannel(http.HTTPChannel):
     def _respondToBadRequestAndDisconnect(self) -> None:
         if (handler := self._handler) is not None:
             handler.body_failed(ProtocolError("malformed chunk"))
-        else:
+        elif not self._is_ending:
             super()._respondToBadRequestAndDisconnect()
-
-    @property
-    def _handler(self) -> BodyHandler | None:
-        """The current request's."""
-        return self.requests[0].handler if self.requests else None
-
-    def drain(self) -> None:
-        """The server stops: come to an end."""
-        self.persistent = False
-        if (handler := self._handler) is not None:
-            handler.drain()
-        else:
-            self.loseConnection()
 
     @property
     def body_is_complete(self) -> bool:

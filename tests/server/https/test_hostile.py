@@ -71,6 +71,17 @@ class SixInputsTests(SynchronousTestCase):
         self.assertFalse(connection.is_closed)
 
 
+class AfterARefusalTests(SynchronousTestCase):
+    def test_there_is_one_answer(self) -> None:
+        """Not even when the peer reads slowly, and what it sends next is not HTTP either."""
+        connection = Server().connect()
+        connection.channel.pauseProducing()
+        connection.begin_stream("/nothing")
+        with capturedLogs():
+            connection.send(b"zzz\r\nzzz\r\n\r\n")
+        self.assertEqual(connection.response().status, 404)
+
+
 class FuzzTests(SynchronousTestCase):
     @settings(max_examples=150, deadline=None)
     @given(st.lists(st.one_of(PIECES, st.binary(max_size=30)), max_size=14))
