@@ -1,6 +1,6 @@
 """How fast the SQLite store carries out exchanges, alone and beside a thread that keeps the interpreter busy.
 
-    .venv/bin/python bench/store_exchange.py [--contacts 64] [--seconds 4] [--switch-interval 0.005] [--folder DIR]
+    .venv/bin/python bench/store_exchange.py [--contacts 64] [--seconds 4] [--switch-interval 0.005] [--burst 0.0003]
 
 `--contacts` callers each make one exchange after the other: a contact, so many messages of 1 KiB with or without a
 result, a claim.  Reported: exchanges and messages per second, latency of an exchange, how many go into a transaction,
@@ -116,7 +116,7 @@ def watch_batches(meter: Meter) -> None:
 async def run(args: argparse.Namespace, kind: str, count: int, busy: bool) -> None:
     """One measurement, on a new database."""
     stop = threading.Event()
-    thread = threading.Thread(target=burn, args=(stop,), daemon=True)
+    thread = threading.Thread(target=burn, args=(stop, args.burst), daemon=True)
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
         store = SqliteStore(f"{folder}/bench.sqlite")
         await store.open()
@@ -141,21 +141,24 @@ async def run(args: argparse.Namespace, kind: str, count: int, busy: bool) -> No
     report(kind, count, busy, meter, took, cpu)
 
 
-def burn(stop: threading.Event) -> None:
-    """Keep the interpreter busy, with short breaks as a reactor's system calls make them."""
+def burn(stop: threading.Event, burst: float) -> None:
+    """Keep the interpreter busy, but for a system call after each `burst` seconds, as a reactor makes them."""
     while not stop.is_set():
-        for _ in range(2000):
+        end = time.perf_counter() + burst
+        while time.perf_counter() < end:
             bytes(16)
+        os.stat("/")
 
 
 def report(kind: str, count: int, busy: bool, meter: Meter, took: float, cpu: float) -> None:
     """One line."""
     latencies = sorted(meter.latencies)
+    p50, p95 = (latencies[len(latencies) * percent // 100] * 1000 for percent in (50, 95))
     cpu_text = "      -" if busy else f"{cpu / meter.messages * 1000:7.3f}"
     print(
         f"{kind:8} x{count:<3} {'busy' if busy else 'alone':5}"
         f" {meter.exchanges / took:8.0f} exchanges/s {meter.messages / took:8.0f} messages/s"
-        f"  p50 {latencies[len(latencies) // 2] * 1000:7.1f} ms  p95 {latencies[len(latencies) * 95 // 100] * 1000:7.1f} ms"
+        f"  p50 {p50:7.1f} ms  p95 {p95:7.1f} ms"
         f"  {statistics.mean(meter.batches):5.1f} calls a batch  {cpu_text} ms CPU a message",
         flush=True,
     )
@@ -174,6 +177,7 @@ if __name__ == "__main__":
     parser.add_argument("--contacts", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=4.0)
     parser.add_argument("--switch-interval", type=float, default=sys.getswitchinterval())
+    parser.add_argument("--burst", type=float, default=0.0003, help="seconds the busy thread takes at a time")
     parser.add_argument("--folder", default=None, help="where the database is made; on the disk to be measured")
     parser.add_argument("--only", choices=["done", "pending", "down"], default=None)
     options = parser.parse_args()

@@ -387,8 +387,6 @@ class MemoryStore:
             row = self._contact_row(contact_id)
             if row is None:
                 raise InvalidRecord("a contact id is needed to link messages to")
-            if not all(message_id in self._messages for message_id in message_ids):
-                raise NotFound("it refers to a message that does not exist")
             self._links.update((row, message_id) for message_id in message_ids)
 
         return self._do(link)

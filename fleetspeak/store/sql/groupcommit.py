@@ -167,6 +167,12 @@ def carry_out(database: DatabaseT, calls: Sequence[Call]) -> list[list[Outcome]]
     except StoreError as error:
         database.roll_back()
         return [[type(error)(*error.args) for _ in call.items] for call in calls]
+    except Exception as error:  # the thread must live, and no caller may wait for ever
+        log.failure("a transaction of the store failed in a way nobody thought of")
+        database.roll_back()
+        return [
+            [StoreError(f"the store failed: {type(error).__name__}: {error}") for _ in call.items] for call in calls
+        ]
     return outcomes
 
 

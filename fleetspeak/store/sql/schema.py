@@ -1,7 +1,9 @@
 """The tables of the SQLite database, and how an older database becomes a newer one.
 
 Tables, columns, types and their meaning are those that servers share on MySQL, with ids as BLOBs.  What is ours:
-messages keep priority, background and is_blocklisted_source, and there are the indexes the hot queries need.
+messages keep priority, background and is_blocklisted_source; there are the indexes the hot queries need; and the
+links of a contact to its messages do not refer to messages, since that would take another index, which every message
+would have to be put into at a random place.  A link goes with its contact.
 
 A database carries its version in ``user_version``; version n is what the first n migrations make.  A migration
 that was released is never changed: another one follows it.
@@ -103,11 +105,10 @@ _VERSION_1 = (
     """
     CREATE TABLE client_contact_messages (
         client_contact_id INTEGER NOT NULL REFERENCES client_contacts (client_contact_id) ON DELETE CASCADE,
-        message_id BLOB NOT NULL REFERENCES messages (message_id) ON DELETE CASCADE,
+        message_id BLOB NOT NULL,
         PRIMARY KEY (client_contact_id, message_id)
     ) WITHOUT ROWID
     """,
-    "CREATE INDEX client_contact_messages_of_message ON client_contact_messages (message_id)",
 )
 
 MIGRATIONS: tuple[tuple[str, ...], ...] = (_VERSION_1,)

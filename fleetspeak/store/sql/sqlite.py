@@ -34,7 +34,7 @@ FILE_MODE = 0o600
 
 CACHED_STATEMENTS = 512
 CACHE_KIB = 64 * 1024
-CHECKPOINT_PAGES = 4000
+CHECKPOINT_PAGES = 8000
 """Pages in the write-ahead log (4 KiB each) from which on a commit carries them over to the database: a page that
 many transactions change is then written once."""
 
@@ -113,6 +113,9 @@ class SqliteDatabase:
         except (OSError, sqlite3.Error) as error:
             self.close()
             raise ConfigError(_explain_opening(self._path, error)) from error
+        except StoreError as error:
+            self.close()
+            raise ConfigError(f"the database cannot be used: {error}") from error
         except ConfigError:
             self.close()
             raise
@@ -181,17 +184,20 @@ class SqliteDatabase:
         self.run("COMMIT")
 
     def savepoint(self) -> None:
-        """Where `undo` goes back to."""
-        self.run("SAVEPOINT one")
+        """Where `undo` goes back to; who only reads has nothing to undo."""
+        if not self._read_only:
+            self.run("SAVEPOINT one")
 
     def release(self) -> None:
         """End the savepoint, keep what was done."""
-        self.run("RELEASE one")
+        if not self._read_only:
+            self.run("RELEASE one")
 
     def undo(self) -> None:
         """End the savepoint, undo what was done."""
-        self.run("ROLLBACK TO one")
-        self.run("RELEASE one")
+        if not self._read_only:
+            self.run("ROLLBACK TO one")
+            self.run("RELEASE one")
 
     def roll_back(self) -> None:
         """Undo everything, and start anew with a new connection."""

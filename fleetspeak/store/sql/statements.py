@@ -12,7 +12,7 @@ from typing import Any
 
 from fleetspeak.store.sql.dialect import Connection, Row
 
-MAX_ROWS = 256
+MAX_ROWS = 512
 """Most rows in one statement: with 20 columns it stays far below the parameters a statement may have (32,766)."""
 
 

@@ -74,9 +74,13 @@ class SqlStore:
         self._record_usage = partial(usage.record, timing=timing)
 
     async def _open(self) -> None:
-        await self._writer.open()  # it makes the database
-        await self._reader.open()
-        await self._lister.open()
+        try:
+            await self._writer.open()  # it makes the database
+            await self._reader.open()
+            await self._lister.open()
+        except BaseException:
+            await self._close()
+            raise
 
     async def _close(self) -> None:
         await self._reader.close()
