@@ -27,6 +27,9 @@ IDLE_TIMEOUT = 25
 
 SUCCESS = 200
 
+MAX_REFUSAL = 4096
+"""Bytes of a refusal's text that people get to see."""
+
 TOO_LONELY = 2
 """Exit status of a client that could not reach any server for too long; upstream's."""
 
@@ -54,6 +57,7 @@ class Transport:
             settings.trusted_certs, identity.key, identity.certificate, settings.server_name, link.is_revoked
         )
         self._link = link
+        self._reactor = reactor
         self._client_id = identity.client_id
         self._headers = _headers(settings, to_pem(identity.certificate))
         self._endpoints = Endpoints(reactor, policy)
@@ -74,7 +78,7 @@ class Transport:
 
     def open_stream(self, server: Server, path: str, on_drained: Callable[[], None]) -> Deferred[HttpStream]:
         """Connect, and begin a request whose body is written bit by bit; fires with it."""
-        stream = HttpStream(str(server), path, self._headers.getAllRawHeaders(), on_drained)
+        stream = HttpStream(str(server), path, self._headers.getAllRawHeaders(), on_drained, self._reactor)
         factory = Factory.forProtocol(lambda: stream)
         factory.noisy = False
         connected = self._endpoints.to(server.host, server.port).connect(factory)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IPushProducer
+from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from twisted.web._newclient import HTTPClientParser, Request, TransportProxyProducer
@@ -20,13 +20,21 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IResponse
 from zope.interface import implementer
 
+PARTING = 5.0
+"""Seconds that the server has to close its side of a connection that is done."""
+
 
 @implementer(IPushProducer)
 class HttpStream(Protocol):
     """A connection that carries one chunked request and its response, at the same time."""
 
     def __init__(
-        self, host: str, path: str, headers: Iterable[tuple[bytes, Sequence[bytes]]], on_drained: Callable[[], None]
+        self,
+        host: str,
+        path: str,
+        headers: Iterable[tuple[bytes, Sequence[bytes]]],
+        on_drained: Callable[[], None],
+        clock: IReactorTime,
     ) -> None:
         """@param host: for the Host header, ``name:port``.
 
@@ -34,6 +42,8 @@ class HttpStream(Protocol):
         """
         self._head = _request_head(host, path, headers)
         self._on_drained = on_drained
+        self._clock = clock
+        self._parting: IDelayedCall | None = None
         self._ended = False
         request = Request._construct(b"POST", path.encode("ascii"), Headers({"Host": [host]}), None)  # type: ignore[no-untyped-call]
         self._parser: Any = HTTPClientParser(request, lambda rest: None)  # type: ignore[no-untyped-call]
@@ -49,15 +59,21 @@ class HttpStream(Protocol):
         self._parser.makeConnection(TransportProxyProducer(self.transport))  # type: ignore[no-untyped-call]
 
     def dataReceived(self, data: bytes) -> None:  # noqa: N802
+        if self._parser is None:
+            return
         try:
             self._parser.dataReceived(data)
         except Exception:  # whatever the bytes were, they were no HTTP: only this connection is lost
-            self._parser.connectionLost(Failure())  # type: ignore[no-untyped-call]
+            self.connectionLost(Failure())  # type: ignore[no-untyped-call]
             self.abort()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:  # noqa: N802
         self._ended = True
-        self._parser.connectionLost(reason)
+        if self._parting is not None and self._parting.active():
+            self._parting.cancel()
+        parser, self._parser = self._parser, None
+        if parser is not None:
+            parser.connectionLost(reason)
 
     def pauseProducing(self) -> None:  # noqa: N802
         self.full = True
@@ -75,12 +91,13 @@ class HttpStream(Protocol):
             self.transport.writeSequence(toChunk(data))
 
     def end(self) -> None:
-        """The request is complete; close when all of it is sent."""
+        """The request is complete; close when all of it is sent, and in any case soon."""
         if not self._ended and self.transport is not None:
             self._ended = True
             self.transport.write(b"0\r\n\r\n")
             self.transport.unregisterProducer()  # type: ignore[attr-defined]
             self.transport.loseConnection()
+            self._parting = self._clock.callLater(PARTING, self.abort)
 
     def abort(self) -> None:
         """Close the connection without waiting for what was not sent."""

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred, TimeoutError
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from fleetspeak.client.comms.bodies import WholeBody, read_body
-from fleetspeak.client.comms.http import SUCCESS, TOO_LONELY, Transport, reason_of
+from fleetspeak.client.comms.http import MAX_REFUSAL, SUCCESS, TOO_LONELY, Transport, reason_of
 from fleetspeak.client.comms.servers import Server, ServerList
 from fleetspeak.client.comms.waiting import Bell, first_of, sleep
 from fleetspeak.client.link import Link
@@ -37,7 +38,7 @@ FAREWELL = 5.0
 class PollingCommunicator:
     """One poll at a time; between them it holds what is to be sent.
 
-    What is held is acked when a server's answer was taken in, and nacked when no server gave one.
+    What was held is acked when a server's answer was taken in, and nacked when no server gave one.
     """
 
     _log = Logger()
@@ -57,8 +58,9 @@ class PollingCommunicator:
         self._held: list[Entry] = []
         self._poll_now = False
         self._stopping = False
+        self._interrupted = False
         self._wake = Bell()
-        self._in_flight: Deferred[bool] | None = None
+        self._asking: Deferred[common.ContactData] | None = None
         self._running: Deferred[None] | None = None
 
     def start(self) -> None:
@@ -70,34 +72,49 @@ class PollingCommunicator:
         """See `ICommunicator`."""
         self._stopping = True
         if self._running is not None:
+            self._interrupted = True
             self._running.cancel()
-            self._running = None
-        self._hold()
-        if self._held:
-            await self._poll_within(FAREWELL)
+            await self._running
+            await self._farewell()
         await self._transport.close()
 
     def reset(self) -> None:
-        """See `ICommunicator`."""
+        """See `ICommunicator`.  May be called from within `Link.received`, too."""
         self._poll_now = True
-        in_flight = self._in_flight  # ringing may begin the next one at once, which is not to be cancelled
-        self._wake.ring()
-        if in_flight is not None:
-            in_flight.cancel()
+        if self._asking is None:
+            self._wake.ring()
+        else:
+            self._interrupt()
 
     async def _run(self) -> None:
         while not self._stopping:
             await self._until_due()
-            self._poll_now = False
-            if not await self._poll_within(POLL_TIMEOUT * len(self._servers.order())):
+            self._poll_now = self._interrupted = False
+            if not await self._poll() and not self._stopping:
                 await self._after_failure()
+
+    async def _farewell(self) -> None:
+        """Deliver what is left, unless that takes too long."""
+        self._interrupted = False
+        limit = self._reactor.callLater(FAREWELL, self._interrupt)
+        self._hold()
+        while self._held and await self._poll():
+            self._hold()
+        if limit.active():
+            limit.cancel()
+        if self._interrupted:
+            self._log.warn("what was left could not be delivered within {seconds} s", seconds=FAREWELL)
+
+    def _interrupt(self) -> None:
+        self._interrupted = True
+        if self._asking is not None:
+            self._asking.cancel()
 
     async def _until_due(self) -> None:
         """Wait for the time of the next poll; whatever turns up meanwhile is held, and may bring it forward."""
         while True:
             self._hold()
-            now = self._reactor.seconds()
-            wait = self._schedule.due - now
+            wait = self._schedule.due - self._reactor.seconds()
             if wait <= 0 or self._poll_now:
                 return
             waits = [sleep(self._reactor, wait), self._wake.wait()]
@@ -112,69 +129,71 @@ class PollingCommunicator:
             size = sum(entry.size for entry in self._held)
         self._schedule.holding(self._reactor.seconds(), len(self._held), size, self._uniform())
 
-    async def _poll_within(self, seconds: float) -> bool:
-        """Poll.  True if a server answered; otherwise what was held goes back to the outbox."""
-        self._in_flight = Deferred.fromCoroutine(self._poll())
-        self._in_flight.addTimeout(seconds, self._reactor)
-        try:
-            return await self._in_flight
-        except (CancelledError, TimeoutError):
-            return False  # by a reset, because the client stops, or because it took too long
-        except Exception:
-            self._log.failure("a poll failed in a way that was not foreseen")
-            return False
-        finally:
-            self._in_flight = None
-            self._link.outbox.nack(self._held)
-            self._held = []
-
     async def _poll(self) -> bool:
+        """Poll.  True if a server answered; otherwise what was held is in the outbox again."""
         if self._transport.is_stale:
             await self._transport.close()
             self._transport = Transport(self._link, self._settings, self._reactor)
-        body = self._link.contact([entry.message for entry in self._held], first=True)
+        entries, self._held = self._held, []
+        answer: common.ContactData | None = None
+        try:
+            answer = await self._first_answer(self._body(entries))
+        finally:
+            if answer is None:
+                self._link.outbox.nack(entries)
+        if answer is None:
+            return False
+        self._take(answer, entries)
+        return True
+
+    def _body(self, entries: Sequence[Entry]) -> bytes:
+        body = self._link.contact([entry.message for entry in entries], first=True)
         if self._settings.communicator.compression == common.COMPRESSION_DEFLATE:
-            body = compression.compress(body)
+            return compression.compress(body)
+        return body
+
+    async def _first_answer(self, body: bytes) -> common.ContactData | None:
+        """What the first server says that gives an answer; None if none does, or it was interrupted."""
         for server in self._servers.order():
+            self._asking = Deferred.fromCoroutine(self._ask(server, body))
+            self._asking.addTimeout(POLL_TIMEOUT, self._reactor)
             try:
-                answer = await self._ask(server, body)
-            except CancelledError:
-                raise
-            except Exception as error:
+                answer = await self._asking
+            except Exception as error:  # of whatever kind: Twisted has many for what was cancelled
+                if self._interrupted:
+                    return None
                 self._log.warn("no contact with {server}: {reason}", server=server, reason=reason_of(error))
             else:
-                self._succeeded(server, answer)
-                return True
-        return False
+                self._servers.worked(server)
+                self._link.contacted(str(server))
+                return answer
+            finally:
+                self._asking = None
+        return None
 
     async def _ask(self, server: Server, body: bytes) -> common.ContactData:
-        response = await self._transport.post(server, "/message", WholeBody(body)).addTimeout(
-            POLL_TIMEOUT, self._reactor
-        )
-        answer = await read_body(response, MAX_SERVER_RECORD).addTimeout(POLL_TIMEOUT, self._reactor)
+        response = await self._transport.post(server, "/message", WholeBody(body))
+        answer = await read_body(response, MAX_SERVER_RECORD)
         if response.code != SUCCESS:
-            raise ProtocolError(f"status {response.code}: {answer[:200].decode('utf-8', 'replace').strip()}")
+            raise ProtocolError(f"status {response.code}: {answer[:MAX_REFUSAL].decode('utf-8', 'replace').strip()}")
         return contact.parse(answer)
 
-    def _succeeded(self, server: Server, answer: common.ContactData) -> None:
+    def _take(self, answer: common.ContactData, entries: Sequence[Entry]) -> None:
         now = self._reactor.seconds()
-        active = bool(answer.messages) or any(not entry.message.background for entry in self._held)
-        self._servers.worked(server)
+        active = bool(answer.messages) or any(not entry.message.background for entry in entries)
         self._schedule.succeeded(now, active=active, u=self._uniform())
         self._loneliness.contacted(now)
-        self._link.contacted(str(server))
         self._link.received(answer, first=True)
-        held, self._held = self._held, []
-        self._link.outbox.ack(held)
+        self._link.outbox.ack(entries)
 
     async def _after_failure(self) -> None:
         if (reason := self._loneliness.verdict(self._reactor.seconds())) is not None:
             self._link.give_up(reason, TOO_LONELY)
-        delay = jittered(self._settings.communicator.min_failure_delay_seconds, self._uniform())
-        if not self._poll_now and not self._stopping:
+        if not self._poll_now:
+            delay = jittered(self._settings.communicator.min_failure_delay_seconds, self._uniform())
             await first_of([sleep(self._reactor, delay), self._wake.wait()])
 
-    def _stopped(self, failure: Any) -> None:
-        if not failure.check(CancelledError):
+    def _stopped(self, failure: Failure) -> None:
+        if not failure.check(CancelledError):  # type: ignore[no-untyped-call]
             self._log.failure("the polling communicator stopped working", failure)
             self._link.give_up("the communicator failed", 1)

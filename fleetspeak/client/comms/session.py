@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.error import ConnectionDone
+from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.error import ConnectionLost
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+from twisted.web.client import ResponseDone
+from twisted.web.http import PotentialDataLoss
 from twisted.web.iweb import IResponse
 
 from fleetspeak.client.comms.bodies import read_body
-from fleetspeak.client.comms.http import SUCCESS, Transport
+from fleetspeak.client.comms.http import MAX_REFUSAL, SUCCESS, Transport
 from fleetspeak.client.comms.httpstream import HttpStream
 from fleetspeak.client.comms.servers import Server
 from fleetspeak.client.comms.waiting import Bell, first_of, sleep
@@ -25,17 +27,8 @@ from fleetspeak.pb import common
 from fleetspeak.records import MAX_MESSAGES_PER_CONTACT
 from fleetspeak.wire import compression, contact, streamframes
 
-START_TIMEOUT = 180.0
-"""Seconds until the server's first record is there; the server gives itself as many."""
-
 MAX_IN_FLIGHT = 8
 """Records that may be unacknowledged; beyond that, messages gather for the next one."""
-
-PARTING = 5.0
-"""Seconds that the server has to close its side, too."""
-
-MAX_REFUSAL = 4096
-"""Bytes of a refusal's text that are read."""
 
 
 class Session(Protocol):
@@ -59,30 +52,46 @@ class Session(Protocol):
         self._room = Bell()
         self._written: tuple[float, int] | None = None
         self._writing: Deferred[None] | None = None
+        self._started: Deferred[None] = Deferred()
         self._closing = False
         self._ended = False
+        self._when_ended: list[Deferred[None]] = []
         self.orderly = False
         """The server announced the end."""
-        self.started: Deferred[None] = Deferred()
-        """Fires when the server has answered the first record."""
-        self.ended: Deferred[None] = Deferred()
-        """Fires at the end of the stream; all that was not acknowledged is in the outbox again by then."""
+        self.reason: BaseException | None = None
+        """Why it ended otherwise."""
 
     async def open(self, transport: Transport, server: Server) -> None:
-        """Make the request and see it answered.  Raises whatever goes wrong; the session is over then."""
+        """Make the request and see its first record answered.
+
+        Raises whatever goes wrong, also when it is cancelled; the session is over then.
+        """
         self._opening = self._take_entries()
         try:
             stream = self._stream = await transport.open_stream(server, "/streaming-message", self._on_drained)
             record = self._record(self._opening, first=True)
             stream.write(self._encode(streamframes.MAGIC + record))
-            response = await stream.response.addTimeout(START_TIMEOUT, self._reactor)
+            response = await stream.response
             if response.code != SUCCESS:
                 raise ProtocolError(f"status {response.code}: {await _text_of(response)}")
             response.deliverBody(self)  # type: ignore[no-untyped-call]
-            await self.started.addTimeout(START_TIMEOUT, self._reactor)
-        except BaseException:
-            self.abort()
+            await self._started
+        except BaseException as error:
+            self.abort(error)
             raise
+
+    @property
+    def is_loaded(self) -> bool:
+        """Are there messages in the first record, while the server has not answered it?"""
+        return bool(self._opening)
+
+    def when_ended(self) -> Deferred[None]:
+        """Fires at the end; all that was not acknowledged is in the outbox again by then.  Cancellable."""
+        if self._ended:
+            return succeed(None)
+        ended: Deferred[None] = Deferred(self._when_ended.remove)
+        self._when_ended.append(ended)
+        return ended
 
     def finish(self) -> None:
         """Send nothing more; end when all is acknowledged."""
@@ -97,35 +106,38 @@ class Session(Protocol):
             self._send(entries)
         self.finish()
 
-    def abort(self) -> None:
+    def abort(self, reason: BaseException | None = None) -> None:
         """End at once."""
         if self._stream is not None:
             self._stream.abort()
-        self._over()
+        self._over(reason)
 
     # ---- what the server sends
 
     def dataReceived(self, data: bytes) -> None:  # noqa: N802
-        if self._ended:
-            return
         try:
             for record in self._decoder.feed(data):
-                self._take(contact.parse(record))
+                if not self._ended:
+                    self._take(contact.parse(record))
         except ProtocolError as error:
-            self._log.warn("the server broke the protocol of the stream: {error}", error=error)
             self._fail(error)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:  # noqa: N802
-        self._fail(reason.value or ConnectionDone())
+        if reason.check(ResponseDone, PotentialDataLoss):  # type: ignore[no-untyped-call]
+            self._fail(ProtocolError("the server ended the stream"))
+        else:
+            self._fail(reason.value or ConnectionLost())
 
     def _take(self, data: common.ContactData) -> None:
-        if not self.started.called:
+        if not self._started.called:
             self._take_first(data)
             return
         if data.done_sending:
             self.orderly = True
         if data.messages:
             self._link.received(data, first=False)
+            if self._ended:  # one of the messages made the client drop its connections
+                return
         if data.ack_index:
             self._link.outbox.ack(self._window.acked(data.ack_index))
             self._room.ring()
@@ -136,11 +148,13 @@ class Session(Protocol):
 
     def _take_first(self, data: common.ContactData) -> None:
         self._link.received(data, first=True)
+        if self._ended:
+            return
         opening, self._opening = self._opening, []
         self._link.outbox.ack(opening)
-        self.started.callback(None)
         self._writing = Deferred.fromCoroutine(self._write())
         self._writing.addErrback(self._writing_failed)
+        self._started.callback(None)
 
     # ---- what we send
 
@@ -182,32 +196,35 @@ class Session(Protocol):
     def _writing_failed(self, failure: Failure) -> None:
         if not failure.check(CancelledError):  # type: ignore[no-untyped-call]
             self._log.failure("writing to the stream failed", failure)
-            self.abort()
+            self.abort(failure.value)
 
     # ---- the end
 
     def _end_if_idle(self) -> None:
-        """Part in order: all is acknowledged."""
-        if self.started.called and not len(self._window) and not self._ended:
-            assert self._stream is not None
+        """Part in order, when all is acknowledged."""
+        if self._stream is not None and not self._ended and not len(self._window):
+            if self._deflater is not None:
+                self._stream.write(self._deflater.finish())
             self._stream.end()
-            self._reactor.callLater(PARTING, self._stream.abort)
-            self._over()
+            self._over(None)
 
     def _fail(self, error: BaseException) -> None:
-        if not self.started.called:
-            self.started.errback(error)
-        self.abort()
+        if not self._started.called:
+            self._started.errback(error)
+        self.abort(error)
 
-    def _over(self) -> None:
+    def _over(self, reason: BaseException | None) -> None:
         if self._ended:
             return
-        self._ended = True
-        self._closing = True
+        self._ended = self._closing = True
+        self.reason = reason
         if self._writing is not None:
             self._writing.cancel()
-        self._link.outbox.nack(self._opening + self._window.unacked())
-        self.ended.callback(None)
+        opening, self._opening = self._opening, []
+        self._link.outbox.nack(opening + self._window.unacked())
+        waiting, self._when_ended = self._when_ended, []
+        for ended in waiting:
+            ended.callback(None)
 
 
 async def _text_of(response: IResponse) -> str:

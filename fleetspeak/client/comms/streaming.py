@@ -31,6 +31,12 @@ FAREWELL = 5.0
 SHORT = 10.0
 """A stream that ended sooner, unannounced, counts as a failure of its server."""
 
+SHORT_ORDERLY = 1.0
+"""So does one that was announced to end as soon as it had begun."""
+
+START_TIMEOUT = 180.0
+"""Seconds until the server's first record is there; the server gives itself as many."""
+
 RETRY_BASE = 1.0
 """Seconds; doubled for each short stream in a row, as the most to wait before the next one."""
 
@@ -53,9 +59,12 @@ class StreamingCommunicator:
         self._transport = Transport(link, settings, reactor)
         self._deflate = settings.communicator.compression == common.COMPRESSION_DEFLATE
         self._wake = Bell()
+        self._attempt_over = Bell()
+        self._attempt: Session | None = None
         self._opening: Deferred[None] | None = None
         self._session: Session | None = None
         self._running: Deferred[None] | None = None
+        self._reset = False
         self._stopping = False
         self._short_streams = 0
 
@@ -67,78 +76,109 @@ class StreamingCommunicator:
     async def stop(self) -> None:
         """See `ICommunicator`."""
         self._stopping = True
-        session = self._session
-        if session is not None:
-            session.flush()
-            try:
-                await session.ended.addTimeout(FAREWELL, self._reactor)
-            except TimeoutError:
-                self._log.warn("what was left could not be delivered within {seconds} s", seconds=FAREWELL)
-                session.abort()
-        if self._running is not None:
-            self._running.cancel()
+        if self._running is None:
+            return
+        try:
+            await Deferred.fromCoroutine(self._farewell()).addTimeout(FAREWELL, self._reactor)
+        except TimeoutError:
+            self._log.warn("what was left could not be delivered within {seconds} s", seconds=FAREWELL)
+        self._interrupt()
+        self._running.cancel()
+        await self._running
 
     def reset(self) -> None:
-        """See `ICommunicator`."""
+        """See `ICommunicator`.  May be called from within `Link.received`, too."""
+        self._reset = True
         self._short_streams = 0
-        opening, session = self._opening, self._session  # ringing may begin the next ones at once
-        self._wake.ring()
-        if opening is not None:
-            opening.cancel()
-        if session is not None:
-            session.abort()
+        if not self._interrupt():
+            self._wake.ring()
 
     async def _run(self) -> None:
         while not self._stopping:
+            self._reset = False
             if self._transport.is_stale:
                 self._transport = Transport(self._link, self._settings, self._reactor)
             session = await self._connect()
-            if session is None:
-                await self._after_failure()
-            else:
+            if session is not None:
                 await self._live(session)
+            elif not (self._reset or self._stopping):
+                await self._after_failure()
+
+    async def _farewell(self) -> None:
+        """Deliver what is left, if there is a stream for it or one is being opened."""
+        if self._opening is not None and self._has_left():
+            await self._attempt_over.wait()
+        session = self._session
+        if session is not None:
+            session.flush()
+            await session.when_ended()
+
+    def _has_left(self) -> bool:
+        """Is there anything to deliver, in the record that opens the stream or behind it?"""
+        ready = self._link.outbox.when_ready()
+        is_ready = ready.called
+        ready.addErrback(lambda _: None).cancel()
+        return is_ready or (self._attempt is not None and self._attempt.is_loaded)
+
+    def _interrupt(self) -> bool:
+        """End what is being opened or is open.  False: there is nothing."""
+        if self._opening is not None:
+            self._opening.cancel()
+        elif self._session is not None:
+            self._session.abort()
+        else:
+            return False
+        return True
 
     async def _connect(self) -> Session | None:
-        """A stream to the first server that gives one; None if none does."""
-        for server in self._servers.order():
-            session = Session(self._link, self._reactor, deflate=self._deflate)
-            self._opening = Deferred.fromCoroutine(session.open(self._transport, server))
-            try:
-                await self._opening
-            except CancelledError:
-                return None
-            except Exception as error:
-                self._log.warn("no stream to {server}: {reason}", server=server, reason=reason_of(error))
-            else:
-                self._connected(server)
-                return session
-            finally:
-                self._opening = None
-        return None
+        """A stream to the first server that gives one; None if none does, or a reset came between."""
+        try:
+            for server in self._servers.order():
+                session = Session(self._link, self._reactor, deflate=self._deflate)
+                if await self._open(session, server):
+                    self._session = session
+                    return session
+                if self._reset or self._stopping:
+                    break
+            return None
+        finally:
+            if self._stopping:
+                self._attempt_over.ring()
 
-    def _connected(self, server: Server) -> None:
+    async def _open(self, session: Session, server: Server) -> bool:
+        self._attempt = session
+        self._opening = Deferred.fromCoroutine(session.open(self._transport, server))
+        self._opening.addTimeout(START_TIMEOUT, self._reactor)
+        try:
+            await self._opening
+        except Exception as error:  # of whatever kind: Twisted has many for what was cancelled
+            if not self._reset:
+                self._log.warn("no stream to {server}: {reason}", server=server, reason=reason_of(error))
+            return False
+        finally:
+            self._attempt = self._opening = None
         self._servers.worked(server)
         self._loneliness.contacted(self._reactor.seconds())
         self._link.contacted(str(server))
+        return True
 
     async def _live(self, session: Session) -> None:
         """From the start of a stream to its end, and until the next one may begin."""
         began = self._reactor.seconds()
-        self._session = session
         end_of_life = self._reactor.callLater(LIFE, session.abort)
-        ended: Deferred[None] = Deferred()
-        session.ended.addCallback(lambda _: ended.callback(None))
         try:
-            await ended
+            await session.when_ended()
         finally:
             self._session = None
             if end_of_life.active():
                 end_of_life.cancel()
         now = self._reactor.seconds()
         self._loneliness.contacted(now)
-        if session.orderly or now - began >= SHORT:
+        if session.reason is not None:
+            self._log.info("the stream ended: {reason}", reason=reason_of(session.reason))
+        if now - began >= (SHORT_ORDERLY if session.orderly else SHORT):
             self._short_streams = 0
-        elif not self._stopping and not self._transport.is_stale:
+        elif not (self._stopping or self._reset or self._transport.is_stale):
             await self._hold_back()
 
     async def _hold_back(self) -> None:
@@ -151,9 +191,8 @@ class StreamingCommunicator:
     async def _after_failure(self) -> None:
         if (reason := self._loneliness.verdict(self._reactor.seconds())) is not None:
             self._link.give_up(reason, TOO_LONELY)
-        if not self._stopping:
-            delay = jittered(self._settings.communicator.min_failure_delay_seconds, self._uniform())
-            await first_of([sleep(self._reactor, delay), self._wake.wait()])
+        delay = jittered(self._settings.communicator.min_failure_delay_seconds, self._uniform())
+        await first_of([sleep(self._reactor, delay), self._wake.wait()])
 
     def _stopped(self, failure: Failure) -> None:
         if not failure.check(CancelledError):  # type: ignore[no-untyped-call]
