@@ -188,7 +188,7 @@ class RefusalTests(ConfiguratorTestCase):
             message = self.config
             for part in filter(None, owner.split(".")):
                 message = getattr(message, part)
-            message.ClearField(name)  # type: ignore[arg-type]
+            message.ClearField(name)
             with self.assertRaisesRegex(ConfigError, reason):
                 self.configure()
 

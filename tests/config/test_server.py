@@ -147,7 +147,7 @@ class NotYetTests(ServerConfigTestCase):
             self.components.ClearField("proxy_protocol")
             setattr(self.components, name, value)
             self.assert_refused(f"{name} is not in this version yet")
-            self.components.ClearField(name)  # type: ignore[arg-type]
+            self.components.ClearField(name)
         self.components.spanner_config.SetInParent()
         self.assert_refused("spanner_config is not in this version yet")
 

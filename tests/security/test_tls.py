@@ -34,7 +34,7 @@ class Recorder(Protocol):
     def dataReceived(self, data: bytes) -> None:
         self.received += data
 
-    def connectionLost(self, reason: Failure | None = None) -> None:  # type: ignore[override]
+    def connectionLost(self, reason: Failure | None = None) -> None:
         self.lost = reason
 
 
@@ -46,9 +46,9 @@ def handshake(server_tls: Any, client_tls: Any) -> tuple[Recorder, Recorder]:
     for options, is_client in ((server_tls, False), (client_tls, True)):
         recorder = Recorder()
         factory = Factory()
-        factory.buildProtocol = lambda address, recorder=recorder: recorder  # type: ignore[method-assign, misc]
+        factory.buildProtocol = lambda address, recorder=recorder: recorder
         wrapper = TLSMemoryBIOFactory(options, is_client, factory, clock)
-        wrapped = wrapper.buildProtocol(None)  # type: ignore[arg-type]
+        wrapped = wrapper.buildProtocol(None)
         protocols.append(recorder)
         ends.append((wrapped, FakeTransport(wrapped, isServer=not is_client)))
     (server_end, server_io), (client_end, client_io) = ends
@@ -114,9 +114,9 @@ class HandshakeTests(TlsTestCase):
     def test_the_server_sees_the_clients_certificate(self) -> None:
         server, client = handshake(self.server_tls(), self.client_tls())
         self.assertEqual(server.received, b"hello")
-        seen = server.transport.getPeerCertificate().to_cryptography()  # type: ignore[union-attr]
+        seen = server.transport.getPeerCertificate().to_cryptography()
         self.assertEqual(seen, self.certificate)
-        self.assertEqual(client.transport.negotiatedProtocol, b"http/1.1")  # type: ignore[union-attr]
+        self.assertEqual(client.transport.negotiatedProtocol, b"http/1.1")
         self.assertIsNone(client.lost)
 
     def test_an_ip_address_needs_and_gets_an_ip_name(self) -> None:
@@ -127,7 +127,7 @@ class HandshakeTests(TlsTestCase):
     def test_server_name_replaces_the_host(self) -> None:
         server, _ = handshake(self.server_tls(), self.client_tls("10.0.0.1", server_name="fleet.example"))
         self.assertEqual(server.received, b"hello")
-        self.assertEqual(server.transport._tlsConnection.get_servername(), b"fleet.example")  # type: ignore[union-attr]
+        self.assertEqual(server.transport._tlsConnection.get_servername(), b"fleet.example")
 
     def test_trusting_the_servers_own_certificate_is_enough(self) -> None:
         server, _ = handshake(self.server_tls(), self.client_tls(trusted=[self.server]))
@@ -167,7 +167,7 @@ class ServerAcceptsTests(TlsTestCase):
     def test_no_certificate_at_all_completes_the_handshake(self) -> None:
         server = self._connect(lambda context: None)
         self.assertEqual(server.received, b"hello")
-        self.assertIsNone(server.transport.getPeerCertificate())  # type: ignore[union-attr]
+        self.assertIsNone(server.transport.getPeerCertificate())
 
     def test_the_year_one_as_the_go_client_has_it(self) -> None:
         key = keys.load_sec1(bytes.fromhex(vectors.load("state_file")["observed"][1]["client_key_sec1_der_hex"]))
@@ -180,7 +180,7 @@ class ServerAcceptsTests(TlsTestCase):
 
         server = self._connect(prepare)
         self.assertEqual(server.received, b"hello")
-        seen = server.transport.getPeerCertificate().to_cryptography()  # type: ignore[union-attr]
+        seen = server.transport.getPeerCertificate().to_cryptography()
         self.assertEqual(client_id_of_key(keys.public_der(seen.public_key())).hex(), recorded["client_id"])
 
     def test_tls_1_2_only_with_the_four_suites(self) -> None:
@@ -206,7 +206,7 @@ class ServerAcceptsTests(TlsTestCase):
         for offered, chosen in ((False, b"http/1.1"), (True, b"h2")):
             client_tls = Bare(lambda context: context.set_alpn_protos([b"h2", b"http/1.1"])).creator()
             server, _ = handshake(self.server_tls(offer_http2=offered), client_tls)
-            self.assertEqual(server.transport.negotiatedProtocol, chosen)  # type: ignore[union-attr]
+            self.assertEqual(server.transport.negotiatedProtocol, chosen)
 
     def test_nothing_can_be_resumed(self) -> None:
         """A resumed handshake would not show the server's certificate again."""
@@ -215,12 +215,12 @@ class ServerAcceptsTests(TlsTestCase):
 
             def prepare(context: SSL.Context, version: int = version, shown: list[int] = shown) -> None:
                 context.set_max_proto_version(version)
-                context.set_verify(SSL.VERIFY_PEER, lambda *asked: not shown.append(version))  # type: ignore[func-returns-value]
+                context.set_verify(SSL.VERIFY_PEER, lambda *asked: not shown.append(version))
 
             server_tls, bare = self.server_tls(), Bare(prepare)
             _, client = handshake(server_tls, bare.creator())
             once = len(shown)
-            session = client.transport._tlsConnection.get_session()  # type: ignore[union-attr]
+            session = client.transport._tlsConnection.get_session()
             server, _ = handshake(server_tls, bare.creator(session))
             self.assertEqual((len(shown), server.received), (2 * once, b"hello"))
 
@@ -240,5 +240,5 @@ class ServerOptionsTests(TlsTestCase):
         chain = certificates.to_pem(self.server) + certificates.to_pem(self.ca)
         server_tls = tls.server_options(chain, certificates.key_to_pem(self.server_key))
         _, client = handshake(server_tls, self.client_tls())
-        sent = client.transport._tlsConnection.get_peer_cert_chain()  # type: ignore[union-attr]
+        sent = client.transport._tlsConnection.get_peer_cert_chain()
         self.assertEqual([certificate.to_cryptography() for certificate in sent], [self.server, self.ca])
