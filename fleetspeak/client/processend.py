@@ -45,7 +45,8 @@ class ProcessEnd:
         self._status = STOPPED
 
     def begin(self) -> None:
-        """See `Ending`.  Takes the signals as soon as the reactor runs, which sets handlers of its own first."""
+        """See `Ending`.  Takes the signals now, and once more when the reactor runs, which then has set its own."""
+        self._take_signals()
         self._reactor.callWhenRunning(self._take_signals)
 
     def end(self, status: int) -> None:

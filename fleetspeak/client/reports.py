@@ -20,6 +20,9 @@ ACK_GROUPING = 1.0
 MAX_WAITING_ERRORS = 50
 """Errors that may wait for room in the outbox; upstream's capacity of the same queue."""
 
+MAX_ERROR_TEXT = 16 * 1024
+"""Characters of an error that are sent; it is for people."""
+
 
 class Reports:
     """Sends MessageAck and MessageError, and never blocks whoever reports.
@@ -54,7 +57,7 @@ class Reports:
         if len(self._errors) >= MAX_WAITING_ERRORS:
             self._log.warn("dropped the error of message {id}: the outbox is full", id=show(message_id))
             return
-        data = system.MessageErrorData(message_id=message_id, error=text)
+        data = system.MessageErrorData(message_id=message_id, error=_sendable(text))
         sent = self.send("MessageError", data)
         if not sent.called:
             self._errors.add(sent)
@@ -98,3 +101,8 @@ class Reports:
 
     def _not_sent(self, failure: object) -> None:
         self._log.debug("a report to the server was not taken: {failure}", failure=failure)
+
+
+def _sendable(text: str) -> str:
+    """Of bounded length, and without what UTF-8 cannot hold, as the text of a strange file name may."""
+    return text[:MAX_ERROR_TEXT].encode("utf-8", "replace").decode("utf-8")

@@ -6,7 +6,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from fleetspeak.client.outbox import ClientOutbox
-from fleetspeak.client.reports import ACK_GROUPING, MAX_WAITING_ERRORS, Reports
+from fleetspeak.client.reports import ACK_GROUPING, MAX_ERROR_TEXT, MAX_WAITING_ERRORS, Reports
 from fleetspeak.ids import ClientId
 from fleetspeak.pb import common, system
 
@@ -67,6 +67,13 @@ class ReportsTests(SynchronousTestCase):
         self.assertEqual((message.message_type, message.priority), ("MessageError", common.Message.HIGH))
         self.assertTrue(message.background)
         self.assertEqual((data.message_id, data.error), (ID, "a terrible test error"))
+
+    def test_whatever_the_text_of_an_error_is_it_can_be_sent(self) -> None:
+        self.reports.error(ID, "\udcff" * 10_000_000)
+        (message,) = self.taken()
+        data = system.MessageErrorData()
+        self.assertTrue(message.data.Unpack(data))
+        self.assertEqual(data.error, "?" * MAX_ERROR_TEXT)
 
     def test_messages_without_id_are_not_reported(self) -> None:
         self.reports.ack(b"")
