@@ -123,8 +123,9 @@ class DaemonService:
             try:
                 await execution.deliver(frame)
             except ChildGone:
-                continue
-            return
+                self._ready = False  # until the next process is: what is left of this one takes nothing
+            else:
+                return
 
     def stop(self) -> Deferred[None] | None:
         """End the process: within 2 seconds if it obeys, with a kill otherwise."""
