@@ -46,7 +46,7 @@ class HttpStream(Protocol):
         self._parting: IDelayedCall | None = None
         self._ended = False
         request = Request._construct(b"POST", path.encode("ascii"), Headers({"Host": [host]}), None)  # type: ignore[no-untyped-call]
-        self._parser: Any = HTTPClientParser(request, lambda rest: None)  # type: ignore[no-untyped-call]
+        self._parser: Any = HTTPClientParser(request, self._response_complete)  # type: ignore[no-untyped-call]
         self.response: Deferred[IResponse] = self._parser._responseDeferred
         """Fires with the head of the response."""
         self.full = False
@@ -74,6 +74,10 @@ class HttpStream(Protocol):
         parser, self._parser = self._parser, None
         if parser is not None:
             parser.connectionLost(reason)
+
+    def _response_complete(self, rest: bytes) -> None:
+        """The response has ended, and with it the connection, whatever else might come."""
+        self.connectionLost()
 
     def pauseProducing(self) -> None:  # noqa: N802
         self.full = True

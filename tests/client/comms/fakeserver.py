@@ -38,6 +38,8 @@ class Request:
     labels: list[str] = field(default_factory=list)
     chunks: list[bytes] = field(default_factory=list)
     """The body as it came, chunk by chunk."""
+    is_complete: bool = False
+    """The body of a stream came to an orderly end."""
 
     @property
     def messages(self) -> list[common.Message]:
@@ -192,11 +194,20 @@ class Connection(Protocol):
         if not found or len(rest) < int(size, 16) + 2:
             return False
         chunk, self._buffer = rest[: int(size, 16)], rest[int(size, 16) + 2 :]
+        if not chunk:
+            self._end_of_body(self.request)
+            return True
         self.request.chunks.append(chunk)
         for record in self._decoder.feed(self._plain(chunk)):
             self._note(self.request, record)
             self._answer_record(self.request)
         return True
+
+    def _end_of_body(self, request: Request) -> None:
+        if self._inflater is not None:
+            self._inflater.finish()
+        self._decoder.finish()
+        request.is_complete = True
 
     def _answer_record(self, request: Request) -> None:
         assert self.transport is not None

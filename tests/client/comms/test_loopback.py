@@ -52,7 +52,7 @@ class LoopbackTestCase(TestCase):
     def run_against(self, *servers: tuple[str, int], **changes: Any) -> ICommunicator:
         config = client.CommunicatorConfig(
             max_poll_delay_seconds=2,
-            max_buffer_delay_seconds=1,
+            max_buffer_delay_seconds=0,
             min_failure_delay_seconds=1,
             failure_suicide_time_seconds=600,
             compression=changes.pop("compression", common.COMPRESSION_NONE),
@@ -228,6 +228,20 @@ class StreamingLoopbackTests(_Both, LoopbackTestCase):
             self.assertEqual(request.headers["connection"], "close")
             self.assertEqual(request.headers["transfer-encoding"], "chunked")
             self.assertEqual(request.chunks[0][:4].hex(), "0110eef1")
+
+        return Deferred.fromCoroutine(run())
+
+    def test_a_stop_ends_the_body_in_order(self) -> Deferred[None]:
+        """Of a compressed one, the end of the zlib stream as well."""
+
+        async def run() -> None:
+            address = self.listening.listen(self.server)
+            for compression in (common.COMPRESSION_NONE, common.COMPRESSION_DEFLATE):
+                communicator = self.run_against(address, compression=compression)
+                await self.server.until(lambda: bool(self.server.streams))
+                self.communicators.remove(communicator)
+                await communicator.stop()
+                await self.server.until(lambda: self.server.requests[-1].is_complete)
 
         return Deferred.fromCoroutine(run())
 
