@@ -238,7 +238,9 @@ class StreamingLoopbackTests(_Both, LoopbackTestCase):
             address = self.listening.listen(self.server)
             for compression in (common.COMPRESSION_NONE, common.COMPRESSION_DEFLATE):
                 communicator = self.run_against(address, compression=compression)
-                await self.server.until(lambda: bool(self.server.streams))
+                acked: Deferred[None] = Deferred()
+                self.link.outbox.submit(_message(), lambda acked=acked: acked.callback(None))  # type: ignore[misc]
+                await acked
                 self.communicators.remove(communicator)
                 await communicator.stop()
                 await self.server.until(lambda: self.server.requests[-1].is_complete)
