@@ -31,6 +31,7 @@ from fleetspeak.testing.storecontract.base import (
     failure,
     from_client,
     message_id,
+    poll,
     success,
     to_client,
 )
@@ -94,7 +95,7 @@ def exchanges(draw: st.DrawFn) -> Exchange:
         sent,
         contact,
         # Whether there is such a contact matters only for what is linked to it.
-        draw(st.sampled_from(["", "1", "2", "9"])) if contact is None and sent else "",
+        draw(st.sampled_from(["", "1", "999"])) if contact is None and sent else "",
         draw(new_clients) if contact is not None and contact.client_id != STRANGER else None,
         draw(st.none() | claims),
     )
@@ -110,7 +111,7 @@ asks = st.one_of(
     asking("exchange", st.lists(exchanges(), min_size=1, max_size=2)),
     asking("exchange", st.lists(exchanges(), min_size=1, max_size=2)),
     asking("store_messages", message_lists),
-    asking("store_messages", st.lists(messages(), min_size=1, max_size=4), st.sampled_from(["", "1", "9"])),
+    asking("store_messages", st.lists(messages(), min_size=1, max_size=4), st.sampled_from(["", "1", "999"])),
     asking("acknowledge", st.lists(st.builds(Ack, clients, message_ids), max_size=2)),
     asking("set_message_results", st.lists(updates, max_size=3)),
     asking("client_messages_for_processing", st.lists(claims, max_size=3)),
@@ -135,6 +136,7 @@ class EquivalenceTests(SynchronousTestCase):
         for store in (sql, memory):
             self.successResultOf(store.open())
         try:
+            self.compare(sql, memory, [("add_client", (C1, ClientData(b"key"))), ("record_contacts", ([poll()],))])
             for batch, minutes in batches:
                 self.compare(sql, memory, batch)
                 now += minutes * 60 * SECOND
@@ -146,8 +148,10 @@ class EquivalenceTests(SynchronousTestCase):
     def compare(self, sql: ToldStore, memory: MemoryStore, batch: list[tuple[str, tuple[Any, ...]]]) -> None:
         """A batch on SQLite; on the memory one call after the other, in the order batches are carried out in."""
         waiting = [(name, getattr(sql, name)(*copy.deepcopy(arguments))) for name, arguments in batch]
+        # What can be refused, or is nothing to do, has come back already, and decides on no order.
+        kinds = list(dict.fromkeys(_operation(name) for name, call in waiting if not call.called))
+        kinds += list(dict.fromkeys(_operation(name) for name, call in waiting))
         sql.perform()
-        kinds = list(dict.fromkeys(_operation(name) for name, _ in batch))
         order = sorted(range(len(batch)), key=lambda index: kinds.index(_operation(batch[index][0])))
         expected = {}
         for index in order:

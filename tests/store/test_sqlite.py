@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from fleetspeak.errors import ConfigError, InvalidRecord, NotFound, StoreError
 from fleetspeak.records import Ack, Claim, ClientData, Exchange, Exchanged, ResultUpdate
-from fleetspeak.store.sql import claims, groupcommit, sqlite
+from fleetspeak.store.sql import claims, groupcommit, pending, sqlite
 from fleetspeak.store.sql.groupcommit import Unavailable
 from fleetspeak.testing.storecontract.base import (
     C1,
@@ -244,9 +244,35 @@ class SchemaTests(StoreCase):
         self.assertNotIn("TEMP B-TREE", steps)
 
     def test_overdue_messages_use_their_index(self) -> None:
-        sql = "SELECT MIN(scheduled_time) FROM pending_messages WHERE for_server = 1"
-        plan = self.store.look("EXPLAIN QUERY PLAN " + sql)
-        self.assertIn("pending_messages_for_server", plan[0][3])
+        seen: list[str] = []
+        with mock.patch.object(TestableDatabase, "rows", lambda _, sql, parameters=(): seen.append(sql) or []):
+            self.store.next_overdue()
+            self.store.overdue_messages(1)
+            self.store.perform()
+        for sql in seen:
+            plan = " ".join(row[3] for row in self.store.look("EXPLAIN QUERY PLAN " + sql.replace("?", "1")))
+            self.assertIn("p USING INDEX pending_messages_for_server", plan)
+            self.assertIn("sqlite_autoindex_messages_1 (message_id=?)", plan)
+            self.assertNotIn("TEMP B-TREE", plan)
+        self.assertEqual(len(seen), 2)
+
+    def test_listings_of_pending_messages_use_an_index(self) -> None:
+        for sql in ("SELECT message_id FROM messages", "SELECT COUNT(*) FROM messages"):
+            plan = self.store.look("EXPLAIN QUERY PLAN " + sql + pending._OF_CLIENTS.format(keys="1, 2"))
+            self.assertIn("messages_pending_for_client", plan[0][3])
+
+    def test_rows_without_their_message_do_no_harm(self) -> None:
+        """Somebody pruned by hand, without the references in force: the message may come again."""
+        self.store.store_messages([from_client(1)])
+        self.store.perform()
+        self.store.look("PRAGMA foreign_keys = OFF")
+        self.store.look("DELETE FROM messages")
+        self.store.look("PRAGMA foreign_keys = ON")
+        self.now += 3600 * SECOND
+        self.assertIsNone(self.done(self.store.next_overdue()))
+        self.assertEqual(self.done(self.store.overdue_messages(10)), [])
+        self.assertIsNone(self.done(self.store.store_messages([from_client(1)])))
+        self.assertEqual(self.done(self.store.overdue_messages(10)), [from_client(1)])
 
 
 class BatchTests(StoreCase):
@@ -316,7 +342,7 @@ class BatchTests(StoreCase):
         self.failureResultOf(added, StoreError)
         unknown, second = self.successResultOf(exchanged)
         self.assertIsInstance(unknown, NotFound)
-        self.assertEqual(second, Exchanged("2", []))
+        self.assertEqual(second, Exchanged("2", ()))
 
     def test_values_no_database_holds(self) -> None:
         """They fail their caller only."""

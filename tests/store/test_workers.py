@@ -107,6 +107,8 @@ class ThreadWorkerTests(TestCase):
         await closing
         self.assertTrue(self.database.closed)
         await self.worker.close()  # once more is no error
+        with self.assertRaises(StoreError):
+            await self.worker.open()
 
     async def test_a_caller_gives_up(self) -> None:
         """Before its call began it never happens; after that it does, but nobody is told."""

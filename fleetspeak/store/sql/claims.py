@@ -2,56 +2,85 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cache
+from typing import NamedTuple
 
 from fleetspeak.ids import ClientId
 from fleetspeak.pb import common
 from fleetspeak.records import Claim
 from fleetspeak.store.allotment import Allotment
-from fleetspeak.store.sql.dialect import Connection, Row
+from fleetspeak.store.sql.dialect import Connection
 from fleetspeak.store.sql.messages import mark_processed
 from fleetspeak.store.sql.rows import SELECTED_WITH_DATA, message_of
-from fleetspeak.store.sql.statements import marks, run_in
+from fleetspeak.store.sql.statements import marks, rows_in, run_in
 from fleetspeak.store.timing import Timing
+
+CLAIM_BYTES = 32 * 1024
+"""What a claim counts for in a batch, since nobody knows before what it will take: so at most 128 are in one."""
 
 MAX_LOOKS = 32
 """Most clients that one statement looks for."""
 
-_MESSAGE_ID, _SERVICE, _TYPE, _SECONDS, _NANOS = 0, 5, 6, 7, 8
-"""Places of columns in a row of `SELECTED_WITH_DATA`; the payload is the last one."""
-
 # CROSS JOIN: in this order.  The index of what is pending for a client gives the order, so the LIMIT ends the scan.
-_LOOK = f"""
+# Without payloads: only those of the messages that are taken are read.
+_LOOK = """
     SELECT * FROM (
-        SELECT {SELECTED_WITH_DATA}
+        SELECT m.destination_client_id, m.message_id, m.creation_time_seconds, m.creation_time_nanos,
+            m.destination_service_name, m.message_type, LENGTH(p.data_value)
         FROM messages AS m CROSS JOIN pending_messages AS p ON p.message_id = m.message_id
-        WHERE m.destination_client_id = ? AND m.processed_time_seconds IS NULL AND p.scheduled_time <= ?{{more}}
+        WHERE m.destination_client_id = ? AND m.processed_time_seconds IS NULL AND p.scheduled_time <= ?{more}
         ORDER BY m.creation_time_seconds, m.creation_time_nanos, m.message_id LIMIT ?
     ) AS due"""
+
+_TAKE = (
+    f"SELECT {SELECTED_WITH_DATA} FROM messages AS m JOIN pending_messages AS p ON p.message_id = m.message_id"
+    " WHERE m.message_id IN ({keys})"
+)
+
+
+class Due(NamedTuple):
+    """A message that is due: a row of a look."""
+
+    client_id: bytes
+    message_id: bytes
+    seconds: int
+    nanos: int
+    service: str
+    message_type: str | None
+    size: int | None
+
+    @property
+    def is_die(self) -> bool:
+        """A client that is told to die cannot confirm it."""
+        return self.message_type == "Die" and self.service == "system"
 
 
 def client_messages_for_processing(
     db: Connection, claims: Sequence[Claim], *, timing: Timing
 ) -> list[list[common.Message]]:
     """Carry out claims."""
-    now_ns = timing.now_ns()
-    return [[message_of(row) for row in rows] for rows in claim(db, claims, timing, now_ns)]
+    return claim(db, claims, timing, timing.now_ns())
 
 
-def claim(db: Connection, claims: Sequence[Claim], timing: Timing, now_ns: int) -> list[list[Row]]:
-    """Take what is due.  Returns rows of `SELECTED_WITH_DATA` for each claim.
+def claim(db: Connection, claims: Sequence[Claim], timing: Timing, now_ns: int) -> list[list[common.Message]]:
+    """Take what is due; for each claim its messages, oldest first.
 
     Claims of one client are carried out one after the other, since what one took is not due for the next.
     """
-    taken: list[list[Row]] = [[] for _ in claims]
+    taken: list[list[common.Message]] = [[] for _ in claims]
     for turn in _turns(claims):
-        rows_by_client = _due(db, [claims[index] for index in turn], now_ns // 1000)
-        for index in turn:
-            first = rows_by_client.get(claims[index].client_id)
-            if first:
-                taken[index] = _allot(db, claims[index], first, now_ns // 1000)
-        _put_off(db, [row for index in turn for row in taken[index]], timing, now_ns)
+        due = _look(db, [claims[index] for index in turn], now_ns // 1000)
+        if not due:
+            continue
+        allotted = {
+            index: _allot(db, claims[index], due[claims[index].client_id], now_ns // 1000)
+            for index in turn
+            if claims[index].client_id in due
+        }
+        messages = _take(db, [one for of_claim in allotted.values() for one in of_claim], timing, now_ns)
+        for index, of_claim in allotted.items():
+            taken[index] = [messages[one.message_id] for one in of_claim]
     return taken
 
 
@@ -69,9 +98,9 @@ def _turns(claims: Sequence[Claim]) -> list[list[int]]:
     return turns
 
 
-def _due(db: Connection, claims: Sequence[Claim], now_us: int) -> dict[bytes, list[Row]]:
+def _look(db: Connection, claims: Sequence[Claim], now_us: int) -> dict[bytes, list[Due]]:
     """The oldest due messages of each client, as many as its claim asks for."""
-    found: dict[bytes, list[Row]] = {}
+    found: dict[bytes, list[Due]] = {}
     for start in range(0, len(claims), MAX_LOOKS):
         part = claims[start : start + MAX_LOOKS]
         parameters: list[bytes | int] = []
@@ -80,7 +109,7 @@ def _due(db: Connection, claims: Sequence[Claim], now_us: int) -> dict[bytes, li
         looks = 1 << (len(part) - 1).bit_length()
         parameters += (b"", now_us, 0) * (looks - len(part))
         for row in db.rows(_looks(looks) + db.dialect.skip_locked, parameters):
-            found.setdefault(row[4], []).append(row)
+            found.setdefault(row[0], []).append(Due(*row))
     return found
 
 
@@ -89,20 +118,20 @@ def _looks(count: int) -> str:
     return "\nUNION ALL".join([_LOOK.format(more="")] * count)
 
 
-def _allot(db: Connection, wanted: Claim, first: list[Row], now_us: int) -> list[Row]:
+def _allot(db: Connection, wanted: Claim, first: list[Due], now_us: int) -> list[Due]:
     """Of the oldest due messages, those the claim has tokens and room for."""
     allotment = Allotment(wanted)
-    taken: list[Row] = []
+    taken: list[Due] = []
     page = first
     while True:
-        taken += (row for row in page if allotment.take(row[_SERVICE], len(row[-1] or b"")))
+        taken += (due for due in page if allotment.take(due.service, due.size or 0))
         if len(page) < wanted.limit or not allotment.wants_more:
             return taken
         # A full page of which some were passed over: others may be behind it.
-        page = _behind(db, wanted, page[-1], sorted(allotment.refused), now_us)
+        page = _look_behind(db, wanted, page[-1], sorted(allotment.refused), now_us)
 
 
-def _behind(db: Connection, wanted: Claim, last: Row, without: list[str], now_us: int) -> list[Row]:
+def _look_behind(db: Connection, wanted: Claim, last: Due, without: list[str], now_us: int) -> list[Due]:
     """The next due messages behind `last`, without those for services that get none any more."""
     more = (
         " AND (m.creation_time_seconds, m.creation_time_nanos, m.message_id) > (?, ?, ?)"
@@ -111,33 +140,24 @@ def _behind(db: Connection, wanted: Claim, last: Row, without: list[str], now_us
     parameters = (
         wanted.client_id,
         now_us,
-        last[_SECONDS],
-        last[_NANOS],
-        last[_MESSAGE_ID],
+        last.seconds,
+        last.nanos,
+        last.message_id,
         *without,
         wanted.limit,
     )
-    return db.rows(_LOOK.format(more=more) + db.dialect.skip_locked, parameters)
+    return [Due(*row) for row in db.rows(_LOOK.format(more=more) + db.dialect.skip_locked, parameters)]
 
 
-def _put_off(db: Connection, rows: list[Row], timing: Timing, now_ns: int) -> None:
-    if not rows:
-        return
-    dying = [row[_MESSAGE_ID] for row in rows if _is_die(row)]
+def _take(db: Connection, taken: list[Due], timing: Timing, now_ns: int) -> dict[bytes, common.Message]:
+    """Read messages, and put them off."""
+    message_ids = [due.message_id for due in taken]
+    messages = {row[0]: message_of(row) for row in rows_in(db, _TAKE, (), message_ids)}
     run_in(
         db,
         "UPDATE pending_messages SET retry_count = retry_count + 1, scheduled_time = ? WHERE message_id IN ({keys})",
         (timing.client_due(now_ns),),
-        [row[_MESSAGE_ID] for row in rows],
+        message_ids,
     )
-    mark_processed(db, dying, now_ns)
-
-
-def _is_die(row: Row) -> bool:
-    """A client that is told to die cannot confirm it."""
-    return (row[_TYPE], row[_SERVICE]) == ("Die", "system")
-
-
-def message_ids(rows: Sequence[Row]) -> Iterator[bytes]:
-    """The ids in rows that `claim` gave."""
-    return (row[_MESSAGE_ID] for row in rows)
+    mark_processed(db, [due.message_id for due in taken if due.is_die], now_ns)
+    return messages

@@ -6,30 +6,32 @@ query asks its connection's dialect for the text.  Texts for several rows are ma
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 Row = tuple[Any, ...]
 
 
-class Dialect(Protocol):
-    """The SQL of one database.  All methods give the same text object for the same arguments, so that the
-    statements can be kept prepared."""
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """The SQL of one database.
+
+    The functions give the same text object for the same arguments, so that statements can be kept prepared.
+    """
+
+    insert: Callable[[str, tuple[str, ...], int, bool], str]
+    """(table, columns, rows, ignore): insert so many rows; with `ignore` pass over those whose key is there already."""
+
+    update_joined: Callable[[str, tuple[str, ...], tuple[str, ...], int, str], str]
+    """(table, assignments, columns, rows, where): update `table` from so many given rows.
+
+    The given rows are called ``given`` and have `columns`; `assignments` are columns of `table`, each of which
+    takes the given column of the same name; `where` joins the two, both with their names.
+    """
 
     skip_locked: str
     """Ends a SELECT that claims rows, where several servers may do so at a time."""
-
-    def insert(self, table: str, columns: tuple[str, ...], rows: int, ignore: bool) -> str:
-        """Insert `rows` rows; with `ignore` pass over those whose key is there already."""
-
-    def update_joined(
-        self, table: str, assignments: tuple[str, ...], columns: tuple[str, ...], rows: int, where: str
-    ) -> str:
-        """Update `table` from given rows.
-
-        The given rows are called ``given`` and have `columns`; `assignments` are columns of `table`, each of
-        which takes the given column of the same name; `where` joins the two, both with their names.
-        """
 
 
 class Connection(Protocol):

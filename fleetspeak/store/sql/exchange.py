@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from fleetspeak.pb import common
 from fleetspeak.records import Claim, ClientData, Contact, Exchange, Exchanged
 from fleetspeak.store.checks import check_exchange, contact_id_of, contact_row
 from fleetspeak.store.sql import claims, clients, contacts, messages
-from fleetspeak.store.sql.dialect import Connection, Row
-from fleetspeak.store.sql.rows import MessageRows, message_of, rows_of
+from fleetspeak.store.sql.dialect import Connection
+from fleetspeak.store.sql.rows import MessageRows, rows_of
 from fleetspeak.store.timing import Timing
 
 
@@ -22,6 +23,11 @@ class Prepared:
     contact_row: int | None = None
     new_client: ClientData | None = None
     claim: Claim | None = None
+
+    @property
+    def size(self) -> int:
+        """About how many bytes this is for the database."""
+        return self.rows.size if self.claim is None else self.rows.size + claims.CLAIM_BYTES
 
 
 def prepare(exchange: Exchange) -> Prepared:
@@ -53,14 +59,13 @@ def carry_out(db: Connection, exchanges: Sequence[Prepared], *, timing: Timing) 
     contacts.link(
         db,
         (
-            (row, [*one.rows.message_ids, *claims.message_ids(taken_by_one)])
-            for row, one, taken_by_one in zip(rows, exchanges, taken, strict=True)
+            (row, [*one.rows.message_ids, *(message.message_id for message in of_one)])
+            for row, one, of_one in zip(rows, exchanges, taken, strict=True)
             if row is not None
         ),
     )
     return [
-        Exchanged("" if row is None else contact_id_of(row), [message_of(due) for due in taken_by_one])
-        for row, taken_by_one in zip(rows, taken, strict=True)
+        Exchanged("" if row is None else contact_id_of(row), of_one) for row, of_one in zip(rows, taken, strict=True)
     ]
 
 
@@ -69,7 +74,9 @@ def _contact_rows(db: Connection, exchanges: Sequence[Prepared], now_ns: int) ->
     return [next(recorded) if one.contact else one.contact_row for one in exchanges]
 
 
-def _claim(db: Connection, exchanges: Sequence[Prepared], timing: Timing, now_ns: int) -> list[Sequence[Row]]:
+def _claim(
+    db: Connection, exchanges: Sequence[Prepared], timing: Timing, now_ns: int
+) -> list[Sequence[common.Message]]:
     taken = iter(claims.claim(db, [one.claim for one in exchanges if one.claim], timing, now_ns))
     return [next(taken) if one.claim else () for one in exchanges]
 

@@ -46,7 +46,7 @@ def store(db: Connection, rows: MessageRows, timing: Timing, now_ns: int) -> Non
     flat: list[Any] = []
     for for_server, message_id, type_url, value in payloads:
         flat += (for_server, message_id, 0, timing.first_due(now_ns, for_server), type_url, value)
-    insert(db, "pending_messages", _PENDING_COLUMNS, flat, ignore=inserted < len(rows.message_ids))
+    insert(db, "pending_messages", _PENDING_COLUMNS, flat, ignore=True)
 
 
 def _merge_known(db: Connection, rows: MessageRows) -> list[tuple[bool, bytes, str | None, bytes | None]]:

@@ -78,5 +78,8 @@ def overdue(db: Connection, limit: int, *, timing: Timing) -> list[common.Messag
 
 def next_overdue(db: Connection) -> int | None:
     """When (ns) the next message for a server service is due."""
-    ((earliest,),) = db.rows("SELECT MIN(scheduled_time) FROM pending_messages WHERE for_server = 1")
-    return None if earliest is None else earliest * 1000
+    rows = db.rows(
+        "SELECT p.scheduled_time FROM pending_messages AS p CROSS JOIN messages AS m ON m.message_id = p.message_id"
+        " WHERE p.for_server = 1 ORDER BY p.scheduled_time LIMIT 1"
+    )
+    return rows[0][0] * 1000 if rows else None

@@ -18,6 +18,7 @@ from fleetspeak.errors import ConfigError, InvalidRecord, NotFound, StoreError
 from fleetspeak.store.sql.dialect import Dialect, Row
 from fleetspeak.store.sql.groupcommit import Unavailable
 from fleetspeak.store.sql.schema import MIGRATIONS, VERSION
+from fleetspeak.store.sql.statements import marks
 from fleetspeak.store.sql.store import SqlStore
 from fleetspeak.store.sql.workers import MakeWorker, ThreadWorker
 
@@ -44,42 +45,26 @@ _CALLERS_FAULT = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.InterfaceEr
 log = Logger()
 
 
-class SqliteDialect(Dialect):
-    """The SQL of SQLite."""
-
-    skip_locked = ""
-
-    @staticmethod
-    @cache
-    def _insert(table: str, columns: tuple[str, ...], rows: int, ignore: bool) -> str:
-        verb = "INSERT OR IGNORE" if ignore else "INSERT"
-        row = "(" + ",".join("?" * len(columns)) + ")"
-        return f"{verb} INTO {table} ({', '.join(columns)}) VALUES {','.join([row] * rows)}"
-
-    def insert(self, table: str, columns: tuple[str, ...], rows: int, ignore: bool) -> str:
-        """See `Dialect`."""
-        return self._insert(table, columns, rows, ignore)
-
-    @staticmethod
-    @cache
-    def _update_joined(
-        table: str, assignments: tuple[str, ...], columns: tuple[str, ...], rows: int, where: str
-    ) -> str:
-        row = "(" + ",".join("?" * len(columns)) + ")"
-        named = ", ".join(f"column{number} AS {column}" for number, column in enumerate(columns, 1))
-        return (
-            f"UPDATE {table} SET {', '.join(f'{column} = given.{column}' for column in assignments)}"
-            f" FROM (SELECT {named} FROM (VALUES {','.join([row] * rows)})) AS given WHERE {where}"
-        )
-
-    def update_joined(
-        self, table: str, assignments: tuple[str, ...], columns: tuple[str, ...], rows: int, where: str
-    ) -> str:
-        """See `Dialect`."""
-        return self._update_joined(table, assignments, columns, rows, where)
+@cache
+def _insert(table: str, columns: tuple[str, ...], rows: int, ignore: bool) -> str:
+    verb = "INSERT OR IGNORE" if ignore else "INSERT"
+    return f"{verb} INTO {table} ({', '.join(columns)}) VALUES {_values(len(columns), rows)}"
 
 
-DIALECT = SqliteDialect()
+@cache
+def _update_joined(table: str, assignments: tuple[str, ...], columns: tuple[str, ...], rows: int, where: str) -> str:
+    named = ", ".join(f"column{number} AS {column}" for number, column in enumerate(columns, 1))
+    return (
+        f"UPDATE {table} SET {', '.join(f'{column} = given.{column}' for column in assignments)}"
+        f" FROM (SELECT {named} FROM (VALUES {_values(len(columns), rows)})) AS given WHERE {where}"
+    )
+
+
+def _values(columns: int, rows: int) -> str:
+    return ",".join([f"({marks(columns)})"] * rows)
+
+
+DIALECT = Dialect(_insert, _update_joined, skip_locked="")
 
 
 class SqliteDatabase:

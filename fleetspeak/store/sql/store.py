@@ -100,7 +100,7 @@ class SqlStore:
     def exchange(self, exchanges: Sequence[Exchange]) -> Deferred[list[Exchanged | StoreError]]:
         """See `IStore`."""
         prepared = [_tried(exchange.prepare, one) for one in exchanges]
-        size = sum(one.rows.size for one in prepared if not isinstance(one, StoreError))
+        size = sum(one.size for one in prepared if not isinstance(one, StoreError))
         return _each(self._writer, self._exchange, prepared, size)
 
     def acknowledge(self, acks: Sequence[Ack]) -> Deferred[list[StoreError | None]]:
@@ -124,7 +124,7 @@ class SqlStore:
             prepared = exchange.Prepared(rows_of(messages), contact_row=checks.contact_row(contact_id))
         except InvalidRecord:
             return fail()
-        return _one(self._writer, self._store_messages, prepared, prepared.rows.size)
+        return _one(self._writer, self._store_messages, prepared, prepared.size)
 
     def set_message_results(self, updates: Sequence[ResultUpdate]) -> Deferred[None]:
         """See `IStore`."""
@@ -144,7 +144,8 @@ class SqlStore:
         self, claims: Sequence[Claim]
     ) -> Deferred[list[list[common.Message] | StoreError]]:
         """See `IStore`."""
-        return _each(self._writer, self._claim, [_tried(_checked_claim, claim) for claim in claims])
+        checked = [_tried(_checked_claim, claim) for claim in claims]
+        return _each(self._writer, self._claim, checked, len(checked) * _claims.CLAIM_BYTES)
 
     def pending_messages(
         self, client_ids: Sequence[ClientId], offset: int = 0, limit: int = 0, want_data: bool = False

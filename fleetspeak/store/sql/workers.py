@@ -65,7 +65,9 @@ class ThreadWorker:
         self._opened: Deferred[None] = Deferred()
 
     def open(self) -> Deferred[None]:
-        """Start the thread, which opens the database."""
+        """Start the thread, which opens the database; once only."""
+        if self._closing:
+            return fail(StoreError("the store was closed"))
         self._accepting = True
         self._thread.start()
         return self._opened
