@@ -41,10 +41,12 @@ ALLOWED: dict[str, set[str]] = {
     "fleetspeak.security.tls": BELOW | {"fleetspeak.security", "OpenSSL", "service_identity", "twisted"},
     "fleetspeak.config": SETTINGS | {"psutil"},
     "fleetspeak.store": BELOW | {"fleetspeak.store", "twisted", "pymysql"},
+    "fleetspeak.program": {"fleetspeak.program", "twisted"},
     "fleetspeak.server": SETTINGS
     | SERVER_ONLY
-    | {"fleetspeak.server", "fleetspeak.store", "fleetspeak.plugins", "OpenSSL", "twisted"},
-    "fleetspeak.client": SETTINGS | {"fleetspeak.client", "fleetspeak.plugins", "twisted", "psutil", "OpenSSL"},
+    | {"fleetspeak.server", "fleetspeak.program", "fleetspeak.store", "fleetspeak.plugins", "OpenSSL", "twisted"},
+    "fleetspeak.client": SETTINGS
+    | {"fleetspeak.client", "fleetspeak.program", "fleetspeak.plugins", "twisted", "psutil", "OpenSSL"},
     "fleetspeak.plugins": {"fleetspeak.interfaces", "twisted"},
     "fleetspeak.plugins.server_builtins": {"fleetspeak.server", "fleetspeak.interfaces"},
     "fleetspeak.plugins.client_builtins": {"fleetspeak.client", "fleetspeak.interfaces"},
@@ -56,7 +58,15 @@ ALLOWED: dict[str, set[str]] = {
     | SERVER_ONLY
     | {"fleetspeak.cli", "fleetspeak.client_connector", "fleetspeak.server_connector", "twisted"},
     "fleetspeak.testing": SETTINGS
-    | {"fleetspeak.client", "fleetspeak.server", "fleetspeak.store", "fleetspeak.testing", "OpenSSL", "twisted"},
+    | {
+        "fleetspeak.client",
+        "fleetspeak.program",
+        "fleetspeak.server",
+        "fleetspeak.store",
+        "fleetspeak.testing",
+        "OpenSSL",
+        "twisted",
+    },
     "twisted.plugins": {"twisted.application.service"},
 }
 """For each module or package, by the longest name that fits, what it may import beside the standard library."""

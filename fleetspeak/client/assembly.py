@@ -17,7 +17,6 @@ from fleetspeak.client.flow import Flow
 from fleetspeak.client.outbox import ClientOutbox
 from fleetspeak.client.persistence.filesystem import FilePersistence
 from fleetspeak.client.persistence.memory import MemoryPersistence
-from fleetspeak.client.processend import Ending
 from fleetspeak.client.reports import Reports
 from fleetspeak.client.router import Router
 from fleetspeak.client.service import ClientService
@@ -37,6 +36,7 @@ from fleetspeak.interfaces import (
     IPersistence,
 )
 from fleetspeak.pb import client
+from fleetspeak.program.ending import Ending
 
 
 def service_factories() -> dict[str, IClientServiceFactory]:

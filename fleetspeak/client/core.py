@@ -10,11 +10,11 @@ from twisted.logger import Logger
 from fleetspeak.client.flow import Flow
 from fleetspeak.client.identity import KeyedIdentity
 from fleetspeak.client.outbox import ClientOutbox
-from fleetspeak.client.processend import Ending
 from fleetspeak.client.router import Router
 from fleetspeak.client.state import StateKeeper
 from fleetspeak.ids import NO_CLIENT, ClientId, show
 from fleetspeak.pb import common
+from fleetspeak.program.ending import Ending
 from fleetspeak.wire import contact as wire_contact
 
 

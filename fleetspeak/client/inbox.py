@@ -10,12 +10,12 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from fleetspeak.client.awaiting import as_deferred
 from fleetspeak.client.flow import Flow
 from fleetspeak.client.reports import Reports
 from fleetspeak.errors import FleetspeakError
 from fleetspeak.interfaces import IClientService
 from fleetspeak.pb import common
+from fleetspeak.program.awaiting import outcome_of
 
 CAPACITY = 100
 """Messages of the server that wait for one service; what the server is granted.  As many local ones may wait."""
@@ -154,7 +154,7 @@ class Inbox:
         if outcome is None:
             self._succeeded(None, item)
             return self._done(item)
-        working = as_deferred(outcome)
+        working = outcome_of(outcome)
         working.addCallbacks(self._succeeded, self._failed, callbackArgs=(item,), errbackArgs=(item,))
         if item.finished:
             return self._done(item)

@@ -9,9 +9,7 @@ from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError
 from twisted.logger import Logger
 
-from fleetspeak.client.awaiting import as_deferred
 from fleetspeak.client.outbox import ClientOutbox
-from fleetspeak.client.processend import FAILED, Ending
 from fleetspeak.client.reports import Reports
 from fleetspeak.client.router import Router
 from fleetspeak.client.services.loader import ServiceFile
@@ -21,6 +19,8 @@ from fleetspeak.client.state import StateKeeper
 from fleetspeak.errors import ConfigError
 from fleetspeak.ids import show
 from fleetspeak.interfaces import ICommunicator
+from fleetspeak.program.awaiting import outcome_of
+from fleetspeak.program.ending import FAILED, Ending
 
 STOP_LIMIT = 10.0
 """Seconds from the signal until the process ends, cleanly or not; upstream's figure."""
@@ -111,7 +111,7 @@ class ClientService(Service):
         await self._system.finished()
         self._reports.flush()
         if self._communicator is not None:
-            await as_deferred(self._communicator.stop())
+            await outcome_of(self._communicator.stop())
         self._outbox.close()
         if self._opened:
             await self._state.close()

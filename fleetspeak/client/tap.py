@@ -8,9 +8,9 @@ from twisted.application.service import IService
 from twisted.python import usage
 
 from fleetspeak.client.assembly import build_client
-from fleetspeak.client.processend import ProcessEnd
 from fleetspeak.config.client import ClientSettings, read_client_config, small_set_up
 from fleetspeak.errors import ConfigError
+from fleetspeak.program.ending import ProcessEnd
 
 
 class Options(usage.Options):

@@ -14,6 +14,7 @@ from fleetspeak.config.addresses import show
 from fleetspeak.config.server import ServerSettings
 from fleetspeak.errors import ConfigError
 from fleetspeak.interfaces import IServerServiceContext, IServerServiceFactory, IStore
+from fleetspeak.program.ending import FAILED, ProcessEnd
 from fleetspeak.server.admin.operations import AdminOperations
 from fleetspeak.server.admin.server import AdminServer
 from fleetspeak.server.authorizers import AllowAll, RequiredLabel
@@ -25,7 +26,6 @@ from fleetspeak.server.https.frontend import HttpsFrontend
 from fleetspeak.server.inserts import Inserter
 from fleetspeak.server.lifecycle import Step, SteppedService
 from fleetspeak.server.notify.local import LocalNotifier
-from fleetspeak.server.processend import ProcessEnd
 from fleetspeak.server.services.backlog import Backlog
 from fleetspeak.server.services.manager import SYSTEM, ServiceContext, ServiceManager
 from fleetspeak.server.services.system import SystemService
@@ -160,5 +160,5 @@ def make_server(settings: ServerSettings, factories: Iterable[IServerServiceFact
             log.info("{line}", line=line)
         log.info("Fleetspeak server started.")
 
-    steps = [Step("signals", end.take_signals), *server.steps()]
-    return SteppedService(steps, announce, end.fail, reactor)
+    steps = [Step("signals", end.begin), *server.steps()]
+    return SteppedService(steps, announce, lambda: end.end(FAILED), reactor)

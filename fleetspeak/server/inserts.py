@@ -13,7 +13,7 @@ from fleetspeak.errors import InvalidRecord, NotFound, NotReady, StoreError
 from fleetspeak.ids import ClientId, MessageId
 from fleetspeak.interfaces import INotifier, IStore
 from fleetspeak.pb import common
-from fleetspeak.server.awaiting import when_done
+from fleetspeak.program.awaiting import when_done
 from fleetspeak.server.notify.local import LOCAL
 from fleetspeak.server.services.backlog import Backlog, results
 from fleetspeak.server.services.manager import Lookup, ServiceManager

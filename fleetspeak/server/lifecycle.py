@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from fleetspeak.errors import FleetspeakError
-from fleetspeak.server.awaiting import failure_of, when_done
+from fleetspeak.program.awaiting import failure_of, when_done
 
 Action = Callable[[], Awaitable[None] | None]
 

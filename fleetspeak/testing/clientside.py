@@ -77,7 +77,7 @@ class RecordingContext:
 
 
 class RecordingEnding:
-    """Notes what would end the process (`fleetspeak.client.processend.Ending`)."""
+    """Notes what would end the process (`fleetspeak.program.ending.Ending`)."""
 
     def __init__(self) -> None:
         self.ended: list[int] = []

@@ -30,9 +30,6 @@ SUCCESS = 200
 MAX_REFUSAL = 4096
 """Bytes of a refusal's text that people get to see."""
 
-TOO_LONELY = 2
-"""Exit status of a client that could not reach any server for too long; upstream's."""
-
 
 def reason_of(error: BaseException) -> str:
     """Why a request failed, in one line: of the errors that Twisted gathers, each one's own words."""

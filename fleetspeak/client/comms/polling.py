@@ -12,7 +12,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from fleetspeak.client.comms.bodies import WholeBody, read_body
-from fleetspeak.client.comms.http import MAX_REFUSAL, SUCCESS, TOO_LONELY, Transport, reason_of
+from fleetspeak.client.comms.http import MAX_REFUSAL, SUCCESS, Transport, reason_of
 from fleetspeak.client.comms.servers import Server, ServerList
 from fleetspeak.client.comms.waiting import Bell, first_of, sleep
 from fleetspeak.client.link import Link
@@ -24,6 +24,7 @@ from fleetspeak.core.pollschedule import MAX_BYTES, MAX_COUNT, PollSchedule
 from fleetspeak.errors import ProtocolError
 from fleetspeak.interfaces import ICommunicator
 from fleetspeak.pb import common
+from fleetspeak.program.ending import TOO_LONELY
 from fleetspeak.wire import compression, contact
 from fleetspeak.wire.streamframes import MAX_SERVER_RECORD
 

@@ -11,7 +11,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from fleetspeak.client.comms.http import TOO_LONELY, Transport, reason_of
+from fleetspeak.client.comms.http import Transport, reason_of
 from fleetspeak.client.comms.servers import Server, ServerList
 from fleetspeak.client.comms.session import Session
 from fleetspeak.client.comms.waiting import Bell, first_of, sleep
@@ -21,6 +21,7 @@ from fleetspeak.core.backoff import full_jitter, jittered
 from fleetspeak.core.loneliness import Loneliness
 from fleetspeak.interfaces import ICommunicator
 from fleetspeak.pb import common
+from fleetspeak.program.ending import TOO_LONELY
 
 LIFE = 720.0
 """Seconds that a stream lives at most; the server normally ends it after ten minutes."""

@@ -13,7 +13,6 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from fleetspeak.client.addressing import RESERVED_NAMES
-from fleetspeak.client.awaiting import within
 from fleetspeak.client.flow import Flow
 from fleetspeak.client.inbox import Inbox
 from fleetspeak.client.reports import Reports
@@ -22,6 +21,7 @@ from fleetspeak.client.services.loader import ServiceFile
 from fleetspeak.errors import ConfigError, FleetspeakError
 from fleetspeak.interfaces import IClientService, IClientServiceContext, IClientServiceFactory
 from fleetspeak.pb import system
+from fleetspeak.program.awaiting import within
 
 START_LIMIT = 10.0
 """Seconds a service may take to start; one that takes longer is not installed."""

@@ -12,10 +12,10 @@ from twisted.logger import Logger
 
 from fleetspeak.client.addressing import SYSTEM
 from fleetspeak.client.flow import Flow
-from fleetspeak.client.processend import DIED, Ending
 from fleetspeak.client.reports import Reports
 from fleetspeak.client.state import StateKeeper
 from fleetspeak.pb import common, system
+from fleetspeak.program.ending import DIED, Ending
 
 CAPACITY = 100
 """Requests that may run at a time; what the server is granted."""

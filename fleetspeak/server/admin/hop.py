@@ -11,8 +11,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from fleetspeak.errors import AlreadyExists, InvalidRecord, NotFound, NotReady, StoreError
+from fleetspeak.program.awaiting import failure_of
 from fleetspeak.server.admin.operations import Refused
-from fleetspeak.server.awaiting import failure_of
 
 if TYPE_CHECKING:
     import grpc

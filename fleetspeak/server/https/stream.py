@@ -11,7 +11,7 @@ from twisted.python.failure import Failure
 from fleetspeak.core.streamlife import StreamLife, StreamState
 from fleetspeak.errors import FleetspeakError, ProtocolError
 from fleetspeak.pb import common
-from fleetspeak.server.awaiting import failure_of
+from fleetspeak.program.awaiting import failure_of
 from fleetspeak.server.contact.identify import Identity
 from fleetspeak.server.contact.outgoing import may_be_more
 from fleetspeak.server.contact.session import Session

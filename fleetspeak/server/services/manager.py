@@ -16,8 +16,8 @@ from fleetspeak.errors import ConfigError, NotReady
 from fleetspeak.ids import ClientId
 from fleetspeak.interfaces import IServerService, IServerServiceContext, IServerServiceFactory
 from fleetspeak.pb import common, services
+from fleetspeak.program.awaiting import failure_of, when_done
 from fleetspeak.records import ClientData
-from fleetspeak.server.awaiting import failure_of, when_done
 from fleetspeak.server.services.outcome import SHOWN, cut, fail
 from fleetspeak.server.services.runner import LOG_INTERVAL, Call, ServiceRunner
 from fleetspeak.server.services.sparselog import SparseLog

@@ -12,7 +12,7 @@ from twisted.python.failure import Failure
 from fleetspeak.errors import PermanentError, TemporaryError
 from fleetspeak.interfaces import IServerService
 from fleetspeak.pb import common
-from fleetspeak.server.awaiting import as_deferred, failure_of
+from fleetspeak.program.awaiting import as_deferred, failure_of
 from fleetspeak.server.services.outcome import fail, succeed
 from fleetspeak.server.services.sparselog import SparseLog
 

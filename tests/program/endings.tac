@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred
 import fleetspeak.client.service
 from fleetspeak.client.assembly import build_client
 from fleetspeak.client.persistence.memory import MemoryPersistence
-from fleetspeak.client.processend import ProcessEnd
+from fleetspeak.program.ending import ProcessEnd
 from fleetspeak.errors import ConfigError
 from fleetspeak.pb import common, system
 from fleetspeak.testing.clientside import FakeCommunicatorFactory, client_settings

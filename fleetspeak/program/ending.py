@@ -1,4 +1,4 @@
-"""How the client's process ends: cleanly on a signal, and with the exit status that tells why."""
+"""How a process ends: cleanly on a signal, and with the exit status that tells why."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from twisted.internet.error import ReactorNotRunning
 STOPPED = 0
 FAILED = 1
 TOO_LONELY = 2
+"""The client could not reach any server for too long."""
 DIED = 7
-"""The server asked for it."""
+"""The server asked the client for it."""
 
 
 class Ending(Protocol):
     """Who can end the process."""
 
     def begin(self) -> None:
-        """The client starts: ending is asked for by signals too from now on."""
+        """The program starts: ending is asked for by signals too from now on."""
 
     def end(self, status: int) -> None:
         """Stop cleanly, then exit with this status; of several calls the first status that is not 0 counts."""
