@@ -50,8 +50,8 @@ class FleetspeakConnection:
         """Connect, and tell the client who we are.  Blocks until the client has answered.
 
         @param version: of this service, for the reports on its use of resources.
-        @param read_file: buffered, binary; by default the file descriptor that the client has put in the environment.
-        @param write_file: likewise.
+        @param read_file: binary; by default the file descriptor that the client has put in the environment.
+        @param write_file: likewise; buffered.
         @raise ValueError: the environment lacks a file descriptor, or has something else there.
         @raise ProtocolError: whoever answered is no Fleetspeak client.
         @raise struct.error: the client is gone.
@@ -117,12 +117,17 @@ class FleetspeakConnection:
 
     def _read_number(self) -> int:
         number: int
-        (number,) = _NUMBER.unpack(self._read_file.read(_NUMBER.size))
+        (number,) = _NUMBER.unpack(self._read(_NUMBER.size))
         return number
 
     def _read(self, size: int) -> bytes:
-        """So many bytes.  Raises struct.error, as everywhere here, if the client is gone before."""
+        """So many bytes.  Raises struct.error if the client is gone before they have come."""
         data = self._read_file.read(size)
+        while 0 < len(data) < size:
+            more = self._read_file.read(size - len(data))
+            if not more:
+                break
+            data += more
         if len(data) != size:
             raise struct.error(f"unpack requires a buffer of {size} bytes")
         return data
@@ -144,4 +149,6 @@ def _open_from_environment(variable: str, mode: str) -> BinaryIO:
 
         # Windows hands down handles, of which Python makes file descriptors.
         descriptor = msvcrt.open_osfhandle(descriptor, os.O_RDONLY if mode == "rb" else 0)
-    return os.fdopen(descriptor, mode)  # type: ignore[return-value]
+    # Nothing is read ahead: what this process has not asked for stays in the pipe, and should the process die,
+    # the client gives it to the next one.
+    return os.fdopen(descriptor, mode, buffering=0 if mode == "rb" else -1)  # type: ignore[return-value]

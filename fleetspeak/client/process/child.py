@@ -73,8 +73,9 @@ class Child(ProcessProtocol):
 
     _log = Logger()
 
-    def __init__(self, owner: ChildOwner) -> None:
+    def __init__(self, owner: ChildOwner, grace: float = GRACE) -> None:
         self._owner = owner
+        self._grace = grace
         self._process: Any = None  # a ChildProcess, of a module without types
         self._own_group = True
         self._left: dict[int, int] = {}
@@ -131,13 +132,13 @@ class Child(ProcessProtocol):
         """End it: end of file, after a second an interrupt, after another one a kill, of its whole group."""
         if self.input is not None:
             self.input.close()
-        if await self.exited(GRACE):
+        if await self.exited(self._grace):
             return
         self.send_signal(signal.SIGINT)
-        if await self.exited(GRACE):
+        if await self.exited(self._grace):
             return
         self.kill()
-        if not await self.exited(GRACE):
+        if not await self.exited(self._grace):
             self._log.error("child process {pid} seems to have survived being killed", pid=self.pid)
             self.abandon()
 

@@ -52,6 +52,8 @@ class Program:
     """Use the client's own standard input and output, instead of all that."""
     read_limit: float = READ_LIMIT
     """Seconds until what is due on the channel must have come."""
+    grace: float = GRACE
+    """Seconds for each step of being ended."""
 
 
 class Execution:
@@ -64,7 +66,7 @@ class Execution:
         self._program = program
         self._context = context
         self._clock = reactor
-        self._child = Child(self)
+        self._child = Child(self, program.grace)
         self._reader = ChannelReader(now, program.read_limit)
         self._activity = InactivityWatch(program.inactivity_timeout, now)
         self._handed_over = HandedOver()
@@ -126,7 +128,11 @@ class Execution:
             await self._open()
         pipe = self._child.input
         assert pipe is not None
-        await pipe.write(frame)
+        try:
+            await pipe.write(frame)
+        except ChildGone:
+            self._end("the process closed its input")
+            raise
         self._handed_over.add(frame, pipe.written)
         self._activity.active(self._clock.seconds())
 
@@ -212,7 +218,7 @@ class Execution:
         """See `ChildOwner`."""
         self._send_output(self._gatherer.flush())
         if self._hurry:
-            self._timer = self._clock.callLater(GRACE, self._drop_output)
+            self._timer = self._clock.callLater(self._program.grace, self._drop_output)
         finished = self._messages.finish()
         finished.addCallback(lambda _: self._output.finish())
         finished.addCallback(self._finish)

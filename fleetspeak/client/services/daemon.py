@@ -14,7 +14,7 @@ from twisted.plugin import IPlugin
 from zope.interface import implementer
 
 from fleetspeak.client.process.channel import READ_LIMIT
-from fleetspeak.client.process.child import ChildGone
+from fleetspeak.client.process.child import GRACE, ChildGone
 from fleetspeak.client.process.execution import Execution, Program
 from fleetspeak.client.process.schedule import RESPAWN_DELAY, RespawnSchedule
 from fleetspeak.client.process.stdoutput import flush_rules
@@ -30,6 +30,7 @@ class Limits:
 
     respawn_delay: float = RESPAWN_DELAY
     read_limit: float = READ_LIMIT
+    grace: float = GRACE
 
 
 @implementer(IPlugin, IClientServiceFactory)
@@ -71,6 +72,7 @@ class DaemonFactory:
             flush_rules=flush_rules(config.std_params),
             std_forward=context.std_forward,
             read_limit=self._limits.read_limit,
+            grace=self._limits.grace,
         )
 
     def _tell_what_is_missing(self, service: str, config: daemon_config.Config) -> None:

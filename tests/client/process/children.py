@@ -60,3 +60,12 @@ def message(message_type: str, **fields: Any) -> common.Message:
         destination=common.Address(client_id=bytes.fromhex("0102030405060708"), service_name="TestService"),
         **fields,
     )
+
+
+def alive(pid: int) -> bool:
+    """Does this process run?  (One that nobody has waited for yet does not.)"""
+    try:
+        with open(f"/proc/{pid}/stat") as stat:
+            return stat.read().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False

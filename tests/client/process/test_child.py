@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
 
 from fleetspeak.client.process.child import Child, ChildGone, ExitStatus
-from tests.client.process.children import python, until
+from tests.client.process.children import alive, python, until
 
 
 class Owner:
@@ -33,15 +33,6 @@ class Owner:
 
     def child_ended(self) -> None:
         self.events.append("ended")
-
-
-def alive(pid: int) -> bool:
-    """Does this process run?  (One that nobody has waited for yet does not.)"""
-    try:
-        with open(f"/proc/{pid}/stat") as stat:
-            return stat.read().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 class ChildCase(TestCase):
