@@ -17,10 +17,11 @@ MAX_NAME = 128
 class TokenLedger:
     """The tokens of one connection.  Without accounting, which is how it begins, there is no limit."""
 
-    __slots__ = ("_tokens",)
+    __slots__ = ("_offered", "_tokens")
 
     def __init__(self) -> None:
         self._tokens: dict[str, int] | None = None
+        self._offered: dict[str, int] = {}
 
     def start(self, tokens: Mapping[str, int]) -> None:
         """The first contact's AllowedMessages; an empty map leaves accounting off."""
@@ -31,7 +32,8 @@ class TokenLedger:
     def grant(self, tokens: Mapping[str, int]) -> bool:
         """A later record's AllowedMessages; accounting is on from now, even if the map is empty.
 
-        Returns True if a service that had none has tokens now, so that messages may be waiting for them.
+        Returns True if a service that had none has tokens now, so that messages may be waiting for them.  Tokens
+        that were offered count as none until `spend`: they may all be on their way out.
         """
         if self._tokens is None:
             self._tokens = {}
@@ -43,8 +45,15 @@ class TokenLedger:
             return None
         return {service: tokens for service, tokens in self._tokens.items() if tokens}
 
+    def offer(self) -> dict[str, int] | None:
+        """The limits of a claim that begins now; `spend` ends it."""
+        limits = self.limits()
+        self._offered = limits or {}
+        return limits
+
     def spend(self, counts: Mapping[str, int]) -> None:
         """So many messages were sent to these services; never goes below zero."""
+        self._offered = {}
         if self._tokens is None:
             return
         for service, count in counts.items():
@@ -62,5 +71,5 @@ class TokenLedger:
                     continue
                 before = 0
             self._tokens[service] = min(MAX_TOKENS, before + count)
-            woken = woken or (before == 0 and count > 0)
+            woken = woken or (count > 0 and before <= self._offered.get(service, 0))
         return woken

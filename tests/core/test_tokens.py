@@ -37,6 +37,15 @@ class TokenLedgerTests(SynchronousTestCase):
         self.ledger.spend({"a": 2})
         self.assertTrue(self.ledger.grant({"a": 1}))
 
+    def test_a_grant_during_a_claim_counts_as_one_for_a_service_without_tokens(self) -> None:
+        """The claim may use up all it was told of, and then nothing else would wake the stream for the rest."""
+        self.ledger.start({"a": 32})
+        self.assertEqual(self.ledger.offer(), {"a": 32})
+        self.assertTrue(self.ledger.grant({"a": 32}))
+        self.ledger.spend({"a": 32})
+        self.assertFalse(self.ledger.grant({"a": 32}))
+        self.assertEqual(self.ledger.limits(), {"a": 64})
+
     def test_it_never_wraps_around(self) -> None:
         self.ledger.start({"a": 2**64 - 1})
         self.ledger.grant({"a": 2**64 - 1})

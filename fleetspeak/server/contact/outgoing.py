@@ -33,13 +33,12 @@ def rekey_request(client_id: ClientId, now_ns: int) -> common.Message:
 
 def claim_for(session: Session) -> Claim:
     """What may be taken for this client now, as far as its tokens go."""
-    return Claim(session.client_id, tokens=session.tokens.limits())
+    return Claim(session.client_id, tokens=session.tokens.offer())
 
 
 def spend(session: Session, messages: Sequence[common.Message]) -> None:
     """Account for `messages`, which were claimed.  A ``Die`` costs no token: the client takes no more after it."""
-    if messages:
-        session.tokens.spend(Counter(message.destination.service_name for message in messages if not _is_die(message)))
+    session.tokens.spend(Counter(message.destination.service_name for message in messages if not _is_die(message)))
 
 
 def may_be_more(messages: Sequence[common.Message]) -> bool:
