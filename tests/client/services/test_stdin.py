@@ -29,6 +29,11 @@ def request(data: bytes = b"", *args: str) -> common.Message:
     return sent
 
 
+def content(path: str) -> str:
+    """Of a small file."""
+    return Path(path).read_text()
+
+
 class StdinCase(TestCase):
     def setUp(self) -> None:
         self.context = context("Echo")
@@ -157,8 +162,7 @@ class Limited(StdinCase):
         await self.assertFailure(processing, CancelledError)
         await service.stop()
         self.assertEqual([], self.context.sent)
-        pid = int(Path(name).read_text())
-        await until(lambda: not alive(pid))
+        await until(lambda: not alive(int(content(name))))
 
 
 class Logging(StdinCase):
