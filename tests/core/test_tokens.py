@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, rule
 from twisted.trial.unittest import SynchronousTestCase
 
 from fleetspeak.core.tokens import MAX_NAME, MAX_SERVICES, MAX_TOKENS, TokenLedger
@@ -81,24 +81,27 @@ class _AnyUse(RuleBasedStateMachine):
         super().__init__()
         self.ledger = TokenLedger()
         self.model: dict[str, int] = {}
+        self.offered: dict[str, int] = {}
 
     @rule(tokens=st.dictionaries(_NAMES, _AMOUNTS))
     def grant(self, tokens: dict[str, int]) -> None:
-        opened = any(count and not self.model.get(name) for name, count in tokens.items())
+        opened = any(
+            count and self.model.get(name, 0) - self.offered.get(name, 0) <= 0 for name, count in tokens.items()
+        )
         assert self.ledger.grant(tokens) == opened
         for name, count in tokens.items():
             self.model[name] = min(MAX_TOKENS, self.model.get(name, 0) + count)
 
+    @rule()
+    def claim(self) -> None:
+        limits = self.ledger.limits()
+        self.offered = limits or {}
+        assert self.offered == {name: count for name, count in self.model.items() if count}
+        assert all(0 < count <= MAX_TOKENS for count in self.offered.values())
+
     @rule(counts=st.dictionaries(_NAMES, st.integers(0, 300)))
     def spend(self, counts: dict[str, int]) -> None:
-        limited = self.ledger.limits() is not None
         self.ledger.spend(counts)
-        for name, count in counts.items():
-            if limited and name in self.model:
-                self.model[name] = max(0, self.model[name] - count)
-
-    @invariant()
-    def every_number_fits_the_wire(self) -> None:
-        limits = self.ledger.limits()
-        assert limits is None or limits == {name: count for name, count in self.model.items() if count}
-        assert all(0 < count <= MAX_TOKENS for count in (limits or {}).values())
+        self.offered = {}
+        for name in self.model.keys() & counts.keys():
+            self.model[name] = max(0, self.model[name] - counts[name])
