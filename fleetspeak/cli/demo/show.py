@@ -1,0 +1,114 @@
+"""What the demo does, step by step, and what it prints."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from google.protobuf.wrappers_pb2 import StringValue
+
+from fleetspeak import ids
+from fleetspeak.cli.demo.fleet import CLIENTS, Fleet
+from fleetspeak.cli.demo.operator import Answer, Operator
+from fleetspeak.pb import stdin
+
+STDIN_MESSAGE = "StdinServiceInputMessage"
+"""The message type that a Stdin service takes."""
+
+GREETINGS = 5
+"""Times that each client is greeted, for the round-trip times."""
+
+
+def run(*, once: bool) -> int:
+    """The whole demo.  Returns an exit status; raises FleetspeakError if something does not work."""
+    answered = False
+    try:
+        with Fleet() as fleet, Operator() as operator:
+            _start(fleet, operator)
+            _greet(fleet, operator)
+            _run_commands(fleet, operator)
+            _list_fleet(fleet, operator)
+            answered = True
+            if not once:
+                _stay(fleet)
+            _say("\nStopping everything ...")
+    except KeyboardInterrupt:
+        _say("\nInterrupted; everything is stopped.")
+        return 0 if answered else 1
+    _say("Done: every answer came, every process is gone, and so is the folder.")
+    return 0
+
+
+def _start(fleet: Fleet, operator: Operator) -> None:
+    _say(f"A fleet in {fleet.path}, with certificates made for it\n")
+    with _timed("server, on SQLite") as tell:
+        fleet.start_server(operator.listen())
+        operator.connect(fleet.admin_address)
+        tell(f"clients at {fleet.https_address}, operators at {fleet.admin_address}")
+    for name in CLIENTS:
+        with _timed(f"{name} client") as tell:
+            fleet.start_client(name)
+            tell(f"client {fleet.clients[name]}")
+
+
+def _greet(fleet: Fleet, operator: Operator) -> None:
+    _say("\nThe operator greets the daemon service `hello` on each client")
+    for name, client_id in fleet.clients.items():
+        times = []
+        for _ in range(GREETINGS):
+            answer = operator.ask(client_id, "hello", "Greeting", StringValue(value=f"{name} client"))
+            times.append(answer.milliseconds)
+        text = StringValue()
+        answer.message.data.Unpack(text)
+        shown = ", ".join(f"{milliseconds:.0f}" for milliseconds in times)
+        _say(f"  {name:<10} {text.value}   there and back in {shown} ms")
+
+
+def _run_commands(fleet: Fleet, operator: Operator) -> None:
+    _say("\nand runs commands by the Stdin service")
+    for name, client_id in fleet.clients.items():
+        listing = operator.ask(client_id, "ls", STDIN_MESSAGE, stdin.InputMessage(args=["-a", str(fleet.path / name)]))
+        _say(f"  {name:<10} ls -a: {' '.join(_output(listing).split())}   ({listing.milliseconds:.0f} ms)")
+        content = operator.ask(client_id, "cat", STDIN_MESSAGE, stdin.InputMessage(input=b"what goes in comes out"))
+        _say(f"  {name:<10} cat:   {_output(content)}   ({content.milliseconds:.0f} ms)")
+
+
+def _list_fleet(fleet: Fleet, operator: Operator) -> None:
+    _say("\nThe fleet, as the server knows it")
+    names = {client_id: name for name, client_id in fleet.clients.items()}
+    _say(f"  {'client id':<16}  {'last contact':<12}  {'how':<10} labels")
+    for client in operator.clients():
+        client_id = ids.show(client.client_id)
+        seen = client.last_contact_time.ToDatetime().strftime("%H:%M:%S UTC")
+        labels = ", ".join(sorted(label.label for label in client.labels))
+        _say(f"  {client_id}  {seen}  {names.get(client_id, ''):<10} {labels}")
+
+
+def _stay(fleet: Fleet) -> None:
+    _say(f"""
+The fleet goes on until Ctrl-C. Meanwhile, in another terminal:
+  tail -f {fleet.path}/server.log
+  cat {fleet.path}/streaming/textservices/hello""")
+    signal.pause()
+
+
+def _output(answer: Answer) -> str:
+    output = stdin.OutputMessage()
+    answer.message.data.Unpack(output)
+    return output.stdout.decode("utf-8", "replace").strip()
+
+
+@contextmanager
+def _timed(what: str) -> Iterator[Callable[[str], None]]:
+    """Says what starts, and then how long that took and whatever it is told."""
+    print(f"Starting the {what} ... ", end="", flush=True)
+    began = time.monotonic()
+    told: list[str] = []
+    yield told.append
+    _say(f"{time.monotonic() - began:.1f} s   {' '.join(told)}")
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
