@@ -1,4 +1,4 @@
-"""What one claim may take of the due messages it is shown."""
+"""What one claim may take of the due messages it is shown.  Overdue messages are claimed by the same rules."""
 
 from __future__ import annotations
 

@@ -131,6 +131,11 @@ def nanoseconds(name: str, time: Timestamp) -> int:
     return value
 
 
+def age(message: common.Message) -> tuple[int, int, bytes]:
+    """The order in which messages are handed out: oldest first, then by id."""
+    return message.creation_time.seconds, message.creation_time.nanos, message.message_id
+
+
 def cut_reason(reason: str) -> str:
     """A failed_reason, cut to what the column holds, at the end of a character."""
     if len(reason) <= MAX_REASON // 4:

@@ -16,7 +16,7 @@ from zope.interface import implementer
 
 from fleetspeak import ids
 from fleetspeak.errors import AlreadyExists, InvalidRecord, NotFound, StoreError
-from fleetspeak.ids import ClientId, MessageId
+from fleetspeak.ids import NO_CLIENT, ClientId, MessageId
 from fleetspeak.interfaces import IStore
 from fleetspeak.pb import admin, common, monitoring, resource
 from fleetspeak.records import (
@@ -239,7 +239,7 @@ class MemoryStore:
         now_ns = self._now_ns()
         allotment = Allotment(claim)
         taken = []
-        for stored in sorted(self._pending([claim.client_id]), key=_age):
+        for stored in sorted(self._pending([claim.client_id]), key=lambda one: checks.age(one.message)):
             message = stored.message
             if stored.due_us > now_ns // 1000:
                 continue
@@ -289,11 +289,13 @@ class MemoryStore:
         def overdue() -> list[common.Message]:
             now_ns = self._now_ns()
             due = [one for one in self._for_server() if one.due_us <= now_ns // 1000]
-            taken = sorted(due, key=lambda one: one.due_us)[:limit]
+            allotment = Allotment(Claim(NO_CLIENT, limit))
+            in_line = sorted(due, key=lambda one: one.due_us)
+            taken = [one for one in in_line if allotment.take("", len(one.message.data.value))]
             for stored in taken:
                 stored.retries += 1
                 stored.due_us = self._timing.server_due(now_ns, stored.retries)
-            return [stored.copy(True) for stored in sorted(taken, key=_age)]
+            return sorted((stored.copy(True) for stored in taken), key=checks.age)
 
         return self._do(overdue)
 
@@ -449,11 +451,6 @@ class MemoryStore:
         result = common.MessageResult()
         result.processed_time.FromNanoseconds(self._now_ns())
         return result
-
-
-def _age(stored: _Stored) -> tuple[int, int, bytes]:
-    message = stored.message
-    return message.creation_time.seconds, message.creation_time.nanos, message.message_id
 
 
 def _listed(client_id: ClientId, client: _Client) -> admin.Client:

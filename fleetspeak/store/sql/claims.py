@@ -11,9 +11,8 @@ from fleetspeak.pb import common
 from fleetspeak.records import Claim
 from fleetspeak.store.allotment import Allotment
 from fleetspeak.store.sql.dialect import Connection
-from fleetspeak.store.sql.messages import mark_processed
-from fleetspeak.store.sql.rows import SELECTED_WITH_DATA, message_of
-from fleetspeak.store.sql.statements import marks, rows_in, run_in
+from fleetspeak.store.sql.messages import mark_processed, read_pending
+from fleetspeak.store.sql.statements import marks, run_in
 from fleetspeak.store.timing import Timing
 
 CLAIM_BYTES = 32 * 1024
@@ -32,11 +31,6 @@ _LOOK = """
         WHERE m.destination_client_id = ? AND m.processed_time_seconds IS NULL AND p.scheduled_time <= ?{more}
         ORDER BY m.creation_time_seconds, m.creation_time_nanos, m.message_id LIMIT ?
     ) AS due"""
-
-_TAKE = (
-    f"SELECT {SELECTED_WITH_DATA} FROM messages AS m JOIN pending_messages AS p ON p.message_id = m.message_id"
-    " WHERE m.message_id IN ({keys})"
-)
 
 
 class Due(NamedTuple):
@@ -152,7 +146,7 @@ def _look_behind(db: Connection, wanted: Claim, last: Due, without: list[str], n
 def _take(db: Connection, taken: list[Due], timing: Timing, now_ns: int) -> dict[bytes, common.Message]:
     """Read messages, and put them off."""
     message_ids = [due.message_id for due in taken]
-    messages = {row[0]: message_of(row) for row in rows_in(db, _TAKE, (), message_ids)}
+    messages = read_pending(db, message_ids)
     run_in(
         db,
         "UPDATE pending_messages SET retry_count = retry_count + 1, scheduled_time = ? WHERE message_id IN ({keys})",

@@ -168,6 +168,15 @@ def _select(want_data: bool) -> str:
     return f"SELECT {SELECTED} FROM messages AS m WHERE m.message_id IN ({{keys}})"
 
 
+def read_pending(db: Connection, message_ids: Sequence[bytes]) -> dict[bytes, common.Message]:
+    """Messages that are pending, with payloads."""
+    sql = (
+        f"SELECT {SELECTED_WITH_DATA} FROM messages AS m JOIN pending_messages AS p ON p.message_id = m.message_id"
+        " WHERE m.message_id IN ({keys})"
+    )
+    return {row[0]: message_of(row) for row in rows_in(db, sql, (), message_ids)}
+
+
 def mark_processed(db: Connection, message_ids: Sequence[bytes], now_ns: int) -> None:
     """End messages that are pending, successfully."""
     seconds, nanos = divmod(now_ns, 10**9)

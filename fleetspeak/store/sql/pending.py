@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from itertools import chain
 from typing import Any
 
-from fleetspeak.ids import ClientId
+from fleetspeak.ids import NO_CLIENT, ClientId
 from fleetspeak.pb import common
+from fleetspeak.records import Claim
+from fleetspeak.store.allotment import Allotment
+from fleetspeak.store.checks import age
 from fleetspeak.store.sql.dialect import Connection
-from fleetspeak.store.sql.messages import get
-from fleetspeak.store.sql.rows import SELECTED_WITH_DATA, message_of
+from fleetspeak.store.sql.messages import get, read_pending
 from fleetspeak.store.sql.statements import rows_in, run_in, update_joined
 from fleetspeak.store.timing import Timing
 
@@ -54,16 +56,18 @@ def delete(db: Connection, client_ids: Sequence[ClientId], *, timing: Timing) ->
 def overdue(db: Connection, limit: int, *, timing: Timing) -> list[common.Message]:
     """Claim messages for server services, the longest overdue first, and put them off."""
     now_ns = timing.now_ns()
-    rows = db.rows(
-        f"SELECT {SELECTED_WITH_DATA}, p.retry_count"
+    due = db.rows(
+        "SELECT p.message_id, p.retry_count, LENGTH(p.data_value)"
         " FROM pending_messages AS p CROSS JOIN messages AS m ON m.message_id = p.message_id"
         " WHERE p.for_server = 1 AND p.scheduled_time <= ? ORDER BY p.scheduled_time LIMIT ?" + db.dialect.skip_locked,
         (now_ns // 1000, limit),
     )
+    allotment = Allotment(Claim(NO_CLIENT, limit))
+    taken = [(message_id, retries + 1) for message_id, retries, size in due if allotment.take("", size or 0)]
+    messages = read_pending(db, [message_id for message_id, _ in taken])
     flat: list[Any] = []
-    for row in rows:
-        retries = row[-1] + 1
-        flat += (row[0], retries, timing.server_due(now_ns, retries))
+    for message_id, retries in taken:
+        flat += (message_id, retries, timing.server_due(now_ns, retries))
     update_joined(
         db,
         "pending_messages",
@@ -72,8 +76,7 @@ def overdue(db: Connection, limit: int, *, timing: Timing) -> list[common.Messag
         flat,
         "pending_messages.message_id = given.message_id",
     )
-    rows.sort(key=lambda row: (row[7], row[8], row[0]))
-    return [message_of(row) for row in rows]
+    return sorted(messages.values(), key=age)
 
 
 def next_overdue(db: Connection) -> int | None:

@@ -219,6 +219,16 @@ class DeliveryContract(StoreCase):
         self.assertEqual(numbers(await self.store.overdue_messages(2)), [3, 1])
         self.assertEqual(numbers(await self.store.overdue_messages(2)), [2])
 
+    async def test_overdue_messages_do_not_outgrow_the_memory(self) -> None:
+        """What is too large together comes by and by."""
+        for number in range(3):
+            message = from_client(number)
+            message.data.value = bytes(9 << 20)
+            await self.store.store_messages([message])
+            self.clock.advance(1)
+        self.clock.advance(3600)
+        self.assertEqual([numbers(await self.store.overdue_messages(9)) for _ in range(4)], [[0], [1], [2], []])
+
     async def test_next_overdue_knows_of_server_services_only(self) -> None:
         """None without any; messages for clients do not count."""
         self.assertIsNone(await self.store.next_overdue())
