@@ -90,12 +90,14 @@ class _AnyUse(RuleBasedStateMachine):
         self.installed = True
         self.inbox = 0
         self.tokens = 0
+        self.astray = 0
+        """Tokens that the server used up while the service was not there; they are back with the next stream."""
 
     @rule()
     def connect(self) -> None:
         granted = self.flow.absolute()
         assert ("s" in granted) == self.installed
-        self.tokens = granted.get("s", 0)
+        self.tokens, self.astray = granted.get("s", 0), 0
         if self.installed:
             assert self.tokens == INBOX_SIZE - self.inbox
 
@@ -105,7 +107,7 @@ class _AnyUse(RuleBasedStateMachine):
         assert ("s" in granted) == self.installed
         self.tokens += granted.get("s", 0)
         if self.installed:
-            assert self.tokens + self.inbox == INBOX_SIZE
+            assert self.tokens + self.inbox + self.astray == INBOX_SIZE
 
     @precondition(lambda self: self.tokens)
     @rule(data=st.data())
@@ -115,6 +117,8 @@ class _AnyUse(RuleBasedStateMachine):
             if self.installed:
                 self.flow.accepted("s")
                 self.inbox += 1
+            else:
+                self.astray += 1
 
     @precondition(lambda self: self.inbox)
     @rule(data=st.data())

@@ -94,8 +94,7 @@ class _AnyUse(RuleBasedStateMachine):
 
     @rule()
     def claim(self) -> None:
-        limits = self.ledger.limits()
-        self.offered = limits or {}
+        self.offered = self.ledger.offer() or {}
         assert self.offered == {name: count for name, count in self.model.items() if count}
         assert all(0 < count <= MAX_TOKENS for count in self.offered.values())
 
