@@ -80,6 +80,7 @@ class Child(ProcessProtocol):
         self._own_group = True
         self._left: dict[int, int] = {}
         self._waiting_for_exit: list[Deferred[None]] = []
+        self._signalled = False
         self.pid = 0
         self.status: ExitStatus | None = None
         """None while it runs."""
@@ -145,10 +146,16 @@ class Child(ProcessProtocol):
     def send_signal(self, number: int) -> None:
         """Send a signal to the child alone, if it still runs."""
         if self._process is not None and self.status is None:
+            self._signalled = True
             try:
                 self._process.signalProcess(number)
             except error.ProcessExitedAlready:
                 return
+
+    @property
+    def was_killed(self) -> bool:
+        """A signal ended it that was not ours: a crash, or somebody else."""
+        return self.status is not None and self.status.signal is not None and not self._signalled
 
     def kill(self) -> None:
         """Kill the child and what it has started, if it still runs; otherwise that was done when it exited."""

@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 
 from fleetspeak.client.process.channel import READ_LIMIT, ChannelReader
 from fleetspeak.client.process.child import GRACE, Child, ChildGone, ExitStatus
-from fleetspeak.client.process.handedover import HandedOver
+from fleetspeak.client.process.handedover import Frame, HandedOver
 from fleetspeak.client.process.outflow import Outflow
 from fleetspeak.client.process.schedule import InactivityWatch
 from fleetspeak.client.process.stdoutput import STDERR, STDOUT, FlushRules, OutputGatherer
@@ -119,7 +119,7 @@ class Execution:
         Deferred.fromCoroutine(self._child.input.write(channelframes.MAGIC)).addErrback(_is_gone)
         self._watch()
 
-    async def deliver(self, frame: bytes) -> None:
+    async def deliver(self, frame: Frame) -> None:
         """Hand a message over, waiting until the process takes messages and its pipe has taken this one.
 
         @raise ChildGone: the process has at most a part of it.
@@ -129,16 +129,22 @@ class Execution:
         pipe = self._child.input
         assert pipe is not None
         try:
-            await pipe.write(frame)
+            await pipe.write(frame.data)
         except ChildGone:
             self._end("the process closed its input")
             raise
         self._handed_over.add(frame, pipe.written)
         self._activity.active(self._clock.seconds())
 
-    def unread(self) -> list[bytes]:
-        """The messages that were handed over and that the process has not read; ask when it is over."""
-        return [] if self._child.input is None else self._handed_over.unread(self._child.input.consumed)
+    def left_over(self) -> list[Frame]:
+        """The messages that were handed over and that the process has not dealt with; ask when it is over.
+
+        If somebody else killed it, that may hold for some that it has read; they are repeated, too.
+        """
+        if self._child.input is None:
+            return []
+        consumed = self._child.input.consumed
+        return self._handed_over.unfinished(consumed) if self._child.was_killed else self._handed_over.unread(consumed)
 
     def stop(self) -> None:
         """End it; what the client does not accept of its last words within a second is dropped."""

@@ -9,6 +9,7 @@ from typing import Any
 from google.protobuf.message import Message as ProtobufMessage
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.plugin import IPlugin
 from zope.interface import implementer
@@ -16,6 +17,7 @@ from zope.interface import implementer
 from fleetspeak.client.process.channel import READ_LIMIT
 from fleetspeak.client.process.child import GRACE, ChildGone
 from fleetspeak.client.process.execution import Execution, Program
+from fleetspeak.client.process.handedover import Frame
 from fleetspeak.client.process.schedule import RESPAWN_DELAY, RespawnSchedule
 from fleetspeak.client.process.stdoutput import flush_rules
 from fleetspeak.errors import ConfigError
@@ -89,7 +91,8 @@ class DaemonFactory:
 class DaemonService:
     """Runs the program again and again; a message is processed as soon as the pipe to the process has taken it.
 
-    A message that a process did not take before it ended, or that was still in the pipe then, goes to the next one.
+    A message that a process did not take before it ended, or that was still in the pipe then, goes to the next one;
+    and so do the last ones that it has read, if it was killed.
     """
 
     _log = Logger()
@@ -103,7 +106,7 @@ class DaemonService:
         self._execution: Execution | None = None
         self._ready = False
         """The process has everything that earlier ones left over, and takes more."""
-        self._left_over: deque[bytes] = deque()
+        self._left_over: deque[Frame] = deque()
         self._waiting: list[Deferred[Execution]] = []
         self._running: Deferred[None] | None = None
         self._stopping = False
@@ -119,7 +122,7 @@ class DaemonService:
 
     async def process(self, message: common.Message) -> None:
         """Done when a process has the message.  Raises TooLarge for one that no channel carries."""
-        frame = channelframes.encode(message.SerializeToString())
+        frame = Frame(channelframes.encode(message.SerializeToString()))
         while True:
             execution = await self._ready_execution()
             try:
@@ -147,6 +150,9 @@ class DaemonService:
                 await self._sleep(wait)
             else:
                 await self._execute()
+                # Not in the same turn: the reactor may still have to tell of the old pipes, by the numbers that the
+                # new ones would get.
+                await deferLater(self._clock, 0)
 
     async def _execute(self) -> None:
         self._schedule.started(self._clock.seconds())
@@ -167,7 +173,7 @@ class DaemonService:
         await handing_over
         self._execution = None
         self._ready = False
-        self._left_over.extendleft(reversed(execution.unread()))
+        self._left_over.extendleft(reversed(execution.left_over()))
 
     async def _make_ready(self, execution: Execution) -> None:
         """Hand over what earlier processes did not read, then let in what comes."""

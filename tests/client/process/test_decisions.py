@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from fleetspeak.client.process.handedover import HandedOver
+from fleetspeak.client.process.handedover import MAX_REPEATS, Frame, HandedOver
 from fleetspeak.client.process.schedule import InactivityWatch, RespawnSchedule
 from fleetspeak.client.process.stdoutput import (
     MAX_FLUSH_BYTES,
@@ -69,29 +69,64 @@ class Inactivity(SynchronousTestCase):
         self.assertTrue(watch.expired(watch.deadline))
 
 
-class Unread(SynchronousTestCase):
+class LeftOver(SynchronousTestCase):
+    def hand_over(self, handed_over: HandedOver, sizes: list[int]) -> list[tuple[int, Frame]]:
+        """Frames of these sizes, with the end of each."""
+        written, frames = 0, []
+        for number, size in enumerate(sizes):
+            frame = Frame(bytes((number,)) * size)
+            written += size
+            handed_over.add(frame, written)
+            frames.append((written, frame))
+        return frames
+
     @settings(max_examples=100)
     @given(st.lists(st.integers(1, 30), max_size=30), st.data())
     def test_whatever_the_process_has_not_read_to_its_end_comes_again_in_order(
         self, sizes: list[int], data: st.DataObject
     ) -> None:
         capacity = 50
-        handed_over = HandedOver(capacity)
-        written, frames = 0, []
-        for number, size in enumerate(sizes):
-            frame = bytes((number,)) * size
-            written += size
-            handed_over.add(frame, written)
-            frames.append((written, frame))
+        handed_over = HandedOver(capacity, 0)
+        frames = self.hand_over(handed_over, sizes)
+        written = sum(sizes)
         in_pipe = data.draw(st.integers(0, min(capacity, written)))
         expected = [frame for end, frame in frames if end > written - in_pipe]
         self.assertEqual(expected, handed_over.unread(written - in_pipe))
 
-    def test_it_remembers_no_more_than_a_pipe_holds(self) -> None:
-        handed_over = HandedOver(100)
+    @settings(max_examples=100)
+    @given(st.lists(st.integers(1, 30), min_size=1, max_size=30), st.data())
+    def test_a_killed_process_may_not_have_dealt_with_the_last_that_it_read(
+        self, sizes: list[int], data: st.DataObject
+    ) -> None:
+        """Nor with what it had in a buffer; all that comes once more, marked, in front of what it has not read."""
+        capacity, read_ahead = 50, 20
+        handed_over = HandedOver(capacity, read_ahead)
+        frames = self.hand_over(handed_over, sizes)
+        consumed = sum(sizes) - data.draw(st.integers(0, min(capacity, sum(sizes))))
+        last = [end for end, _ in frames if end <= consumed][-1:]
+        doubtful = [
+            frame for end, frame in frames if end <= consumed and (end > consumed - read_ahead or [end] == last)
+        ]
+        unread = [frame for end, frame in frames if end > consumed]
+        again = [Frame(frame.data, 1) for frame in doubtful]
+        self.assertEqual(again + unread, handed_over.unfinished(consumed))
+
+    def test_what_may_kill_the_process_is_not_repeated_for_ever(self) -> None:
+        deadly = [Frame(b"deadly")]
+        for repeats in range(1, MAX_REPEATS + 1):
+            handed_over = HandedOver()
+            handed_over.add(deadly[0], 6)
+            deadly = handed_over.unfinished(6)
+            self.assertEqual(deadly, [Frame(b"deadly", repeats)])
+        handed_over = HandedOver()
+        handed_over.add(deadly[0], 6)
+        self.assertEqual(handed_over.unfinished(6), [])
+
+    def test_it_remembers_little_more_than_a_pipe_holds(self) -> None:
+        handed_over = HandedOver(100, 20)
         for end in range(10, 10_000, 10):
-            handed_over.add(bytes(10), end)
-        self.assertEqual(10, len(handed_over.unread(0)))
+            handed_over.add(Frame(bytes(10)), end)
+        self.assertEqual(13, len(handed_over.unread(0)))
 
 
 class Output(SynchronousTestCase):
