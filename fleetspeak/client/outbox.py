@@ -13,6 +13,11 @@ from fleetspeak.core.outbox import Entry, OutboxLedger
 from fleetspeak.pb import common
 
 
+MAX_MESSAGE = 15 * 1024 * 1024
+"""Bytes in one message.  No server takes a record over 20 MiB; a message that could never leave would hold up
+everything behind it, for ever."""
+
+
 class OutboxClosed(Exception):
     """The client is stopping: no more messages are taken."""
 
@@ -44,20 +49,24 @@ class ClientOutbox:
         """Take a message; an unknown priority becomes MEDIUM.
 
         @return: fires when the queue of its priority has taken it, in order of submission; cancelling takes the
-            message back if it was not taken yet.  Fails with OutboxClosed.
+            message back if it was not taken yet.  Fails with OutboxClosed, or with ValueError for a message that
+            no server would take.
         """
         if self._closed:
             return fail(OutboxClosed("the client is stopping"))
+        size = message.ByteSize()
+        if size > MAX_MESSAGE:
+            return fail(ValueError(f"message of {size} bytes, only {MAX_MESSAGE} allowed"))
         waiting = self._waiting.get(message.priority)
         if waiting is None:
             message.priority = common.Message.MEDIUM
             waiting = self._waiting[common.Message.MEDIUM]
         if not waiting and self._ledger.accepts(message.priority):
-            self._ledger.add(message, message.ByteSize(), on_ack)
+            self._ledger.add(message, size, on_ack)
             self._tell_ready()
             return succeed(None)
         accepted: Deferred[None] = Deferred(lambda _: waiting.remove(entry))
-        entry = _Waiting(message, message.ByteSize(), on_ack, accepted)
+        entry = _Waiting(message, size, on_ack, accepted)
         waiting.append(entry)
         return accepted
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from fleetspeak.client.outbox import ClientOutbox, OutboxClosed
+from fleetspeak.client.outbox import MAX_MESSAGE, ClientOutbox, OutboxClosed
 from fleetspeak.core.outbox import MAX_PENDING_COUNT, Entry
 from fleetspeak.pb import common
 
@@ -55,6 +55,14 @@ class OutboxTests(SynchronousTestCase):
         odd = message("odd", 17)
         self.successResultOf(self.outbox.submit(odd))
         self.assertEqual(odd.priority, common.Message.MEDIUM)
+
+    def test_a_message_that_could_never_leave_is_refused(self) -> None:
+        """It would come back from every contact and hold up everything behind it."""
+        large = message("large")
+        large.data.value = bytes(MAX_MESSAGE)
+        self.failureResultOf(self.outbox.submit(large), ValueError)
+        self.successResultOf(self.outbox.submit(message("small")))
+        self.assertEqual(labels(self.outbox.take(100, PLENTY)), ["small"])
 
     def test_item_34_the_101st_waits_for_room_and_others_do_not(self) -> None:
         self.fill()
