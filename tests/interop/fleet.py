@@ -202,12 +202,13 @@ class Client:
         self._configuration.write_text(_set(text, "streaming", "true" if transport.streaming else "false"))
         self.folder = folder
 
-    def start(self) -> Program:
+    def start(self, environment: Mapping[str, str] | None = None) -> Program:
         """Start the program of the client's kind on the configuration and state that are there."""
         self.program = Program(
             f"{self.kind.value} client {self.name}",
             [self.kind.program("fleetspeak-client"), "-config", self._configuration, "-logtostderr", "-v=1"],
             folder=self.folder,
+            environment=environment,
         )
         return self.program
 
