@@ -226,12 +226,14 @@ def _read_communicator(directory: Path) -> tuple[client.CommunicatorConfig, tupl
         return default_communicator(), ()
     except (OSError, ConfigError) as error:
         return default_communicator(), (f"{path} is not used, the defaults are: {error}",)
-    warnings = tuple(
+    warnings = [
         f"{path}: {name} is negative; the default of {default} is used"
         for name, default in _DEFAULT_SECONDS.items()
         if getattr(config, name) < 0
-    )
-    return _with_defaults(config), warnings
+    ]
+    if config.prefer_http2:
+        warnings.append(f"{path}: prefer_http2: not yet supported in this version; HTTP/1.1 is used")
+    return _with_defaults(config), tuple(warnings)
 
 
 def _with_defaults(config: client.CommunicatorConfig) -> client.CommunicatorConfig:
