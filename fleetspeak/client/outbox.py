@@ -12,7 +12,6 @@ from twisted.logger import Logger
 from fleetspeak.core.outbox import Entry, OutboxLedger
 from fleetspeak.pb import common
 
-
 MAX_MESSAGE = 15 * 1024 * 1024
 """Bytes in one message.  No server takes a record over 20 MiB; a message that could never leave would hold up
 everything behind it, for ever."""
