@@ -1,6 +1,6 @@
 """How fast the SQLite store carries out exchanges, alone and beside a thread that keeps the interpreter busy.
 
-    .venv/bin/python bench/store_exchange.py [--contacts 64] [--seconds 4] [--switch-interval 0.005] [--burst 0.0003]
+    .venv/bin/python bench/store_exchange.py [--contacts 64] [--seconds 4] [--switch-interval 0.0002] [--burst 0.0003]
 
 `--contacts` callers each make one exchange after the other: a contact, so many messages of 1 KiB with or without a
 result, a claim.  Reported: exchanges and messages per second, latency of an exchange, how many go into a transaction,
@@ -176,7 +176,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--contacts", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=4.0)
-    parser.add_argument("--switch-interval", type=float, default=sys.getswitchinterval())
+    parser.add_argument("--switch-interval", type=float, default=workers.SWITCH_INTERVAL)
     parser.add_argument("--burst", type=float, default=0.0003, help="seconds the busy thread takes at a time")
     parser.add_argument("--folder", default=None, help="where the database is made; on the disk to be measured")
     parser.add_argument("--only", choices=["done", "pending", "down"], default=None)

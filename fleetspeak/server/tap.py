@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from fleetspeak.config.server import ServerSettings, read_server_config, small_s
 from fleetspeak.errors import ConfigError
 from fleetspeak.interfaces import IServerServiceFactory
 from fleetspeak.server.assembly import make_server
+from fleetspeak.store.sql.workers import SWITCH_INTERVAL
 
 DEFAULT_HTTPS_ADDRESS = ":4443"
 DEFAULT_ADMIN_ADDRESS = "localhost:6061"
@@ -90,6 +92,7 @@ def makeService(options: Options) -> IService:  # noqa: N802
     """Build the server.  What is wrong with the configuration ends the process with one line and status 1."""
     from twisted.internet import reactor
 
+    sys.setswitchinterval(SWITCH_INTERVAL)
     try:
         # Before the files are read: it makes known the types of the plug-ins' configurations.
         factories = list(getPlugins(IServerServiceFactory, fleetspeak.plugins))

@@ -15,6 +15,15 @@ from twisted.internet.interfaces import IReactorFromThreads
 from fleetspeak.errors import StoreError
 from fleetspeak.store.sql.groupcommit import Call, Outcome, Queue, Transactional, carry_out
 
+SWITCH_INTERVAL = 0.0002
+"""What a process with a busy reactor and `ThreadWorker`s gives to `sys.setswitchinterval`, in seconds.
+
+A thread that wants the interpreter asks for it when it has waited so long without any change.  A reactor that makes
+system calls more often than that lets go each time, takes it back before anyone else wakes up, and starves all other
+threads: single statements were measured to take hundreds of milliseconds beside a thread with a system call every
+0.3 ms, at the default of 5 ms as well as at 1 ms.  So it has to be shorter than the time between system calls.
+"""
+
 
 class Database(Transactional, Protocol):
     """What a worker needs of a database."""
