@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import signal
 from collections.abc import Sequence
+
+from fleetspeak.cli.demo.interruption import Interruption
 
 
 def main(words: Sequence[str]) -> int:
@@ -16,7 +17,8 @@ def main(words: Sequence[str]) -> int:
     )
     parser.add_argument("--once", action="store_true", help="stop when every answer came, rather than at Ctrl-C")
     arguments = parser.parse_args(words)
+    interruption = Interruption()
+    interruption.install()
     from fleetspeak.cli.demo.show import run  # needs the server extra, which --help does not
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    return run(once=arguments.once)
+    return run(interruption, once=arguments.once)

@@ -12,6 +12,7 @@ from types import TracebackType
 from google.protobuf import text_format
 from google.protobuf.message import Message as ProtobufMessage
 
+from fleetspeak.cli.demo.interruption import Interruption
 from fleetspeak.cli.demo.program import Program
 from fleetspeak.pb import client, client_config, daemon_config, grpcservice, server, stdin_config, system
 
@@ -28,7 +29,8 @@ _QUICK = client.CommunicatorConfig(max_poll_delay_seconds=2, max_buffer_delay_se
 class Fleet:
     """Use it as a context manager: leaving it ends every process and removes the folder."""
 
-    def __init__(self) -> None:
+    def __init__(self, interruption: Interruption) -> None:
+        self._interruption = interruption
         self._folder = tempfile.TemporaryDirectory(prefix="fleetspeak-demo-")
         self.path = Path(self._folder.name)
         self.https_address = ""
@@ -70,12 +72,18 @@ class Fleet:
         program = self._run(name, "fleetspeak-client", "--config", str(self._write(f"{name}/client.config", settings)))
         self.clients[name] = program.wait_for("established as client ([0-9a-f]{16})")
 
+    def check(self) -> None:
+        """Raises ProgramFailed if one of the programs has ended."""
+        for program in self._programs:
+            program.check()
+
     def __enter__(self) -> Fleet:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._interruption.hold()
         for program in self._programs:
             program.ask_to_stop()
         for program in self._programs:
@@ -83,8 +91,9 @@ class Fleet:
         self._folder.cleanup()
 
     def _run(self, name: str, plugin: str, *options: str) -> Program:
-        program = Program(name, [*_TWISTD, plugin, *options], self.path / f"{name}.log")
-        self._programs.append(program)
+        with self._interruption.held():  # or a program could run that nobody knows of
+            program = Program(name, [*_TWISTD, plugin, *options], self.path / f"{name}.log")
+            self._programs.append(program)
         return program
 
     def _write(self, name: str, message: ProtobufMessage) -> Path:

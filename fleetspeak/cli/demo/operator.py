@@ -15,6 +15,7 @@ from types import TracebackType
 import grpc
 from google.protobuf.message import Message as ProtobufMessage
 
+from fleetspeak import rpc
 from fleetspeak.errors import FleetspeakError
 from fleetspeak.ids import parse_client_id
 from fleetspeak.pb import admin, common
@@ -27,8 +28,12 @@ ANSWER_LIMIT = 30.0
 """Seconds to wait for an answer."""
 
 
+STATUS_INTERVAL = 0.5
+"""Seconds after which, and then again and again, the server is asked what became of the question."""
+
+
 class NoAnswer(FleetspeakError):
-    """A client did not answer in time."""
+    """A client did not answer in time, or the text says why it could not."""
 
 
 @dataclass(frozen=True)
@@ -83,12 +88,21 @@ class Operator:
         self._outgoing.InsertMessage(message)
         while (wait := asked + ANSWER_LIMIT - time.monotonic()) > 0:
             try:
-                answer, came = self._answers[service].get(timeout=wait)
+                answer, came = self._answers[service].get(timeout=min(wait, STATUS_INTERVAL))
             except queue.Empty:
-                break
-            if answer.source.client_id == message.destination.client_id:
-                return Answer(answer, (came - asked) * 1000)
+                self._check(message.message_id)
+            else:
+                if answer.source.client_id == message.destination.client_id:
+                    return Answer(answer, (came - asked) * 1000)
         raise NoAnswer(f"no answer of service {service} on client {client_id} within {ANSWER_LIMIT:.0f} s")
+
+    def _check(self, message_id: bytes) -> None:
+        """Raises NoAnswer if the client reported that it could not process this message."""
+        assert self._channel is not None
+        request = admin.GetMessageStatusRequest(message_id=message_id)
+        result = rpc.admin.AdminStub(self._channel).GetMessageStatus(request, timeout=ANSWER_LIMIT).result
+        if result.failed:
+            raise NoAnswer(result.failed_reason)
 
     def clients(self) -> list[admin.Client]:
         """The fleet's list, by client id."""

@@ -58,9 +58,14 @@ class Program:
                         return found[1]
                 looked_at = len(self._lines)
                 if not self._reader.is_alive():
-                    raise ProgramFailed(f"{self.name} ended with status {self._process.wait()}:\n{self._tail()}")
+                    raise self._ended()
                 if not self._changed.wait(deadline - time.monotonic()) and time.monotonic() >= deadline:
                     raise ProgramFailed(f"{self.name} is not ready after {START_LIMIT:.0f} s:\n{self._tail()}")
+
+    def check(self) -> None:
+        """Raises ProgramFailed if it has ended."""
+        if self._process.poll() is not None:
+            raise self._ended()
 
     def ask_to_stop(self) -> None:
         """Send SIGTERM."""
@@ -86,6 +91,9 @@ class Program:
                     self._changed.notify_all()
         with self._changed:
             self._changed.notify_all()
+
+    def _ended(self) -> ProgramFailed:
+        return ProgramFailed(f"{self.name} ended with status {self._process.wait()}:\n{self._tail()}")
 
     def _tail(self) -> str:
         return "".join(f"  {line}" for line in self._lines[-LAST_LINES:])

@@ -2,37 +2,37 @@
 
 from __future__ import annotations
 
-import signal
+import sys
+import sysconfig
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from google.protobuf.wrappers_pb2 import StringValue
-
 from fleetspeak import ids
+from fleetspeak.cli.demo.console import HELP, Console, greet, run_command
 from fleetspeak.cli.demo.fleet import CLIENTS, Fleet
-from fleetspeak.cli.demo.operator import Answer, Operator
-from fleetspeak.pb import stdin
+from fleetspeak.cli.demo.interruption import Interruption
+from fleetspeak.cli.demo.operator import Operator
 
-STDIN_MESSAGE = "StdinServiceInputMessage"
-"""The message type that a Stdin service takes."""
+LOOK = 0.5
+"""Seconds between two looks at whether all programs still run."""
 
 GREETINGS = 5
 """Times that each client is greeted, for the round-trip times."""
 
 
-def run(*, once: bool) -> int:
+def run(interruption: Interruption, *, once: bool) -> int:
     """The whole demo.  Returns an exit status; raises FleetspeakError if something does not work."""
     answered = False
     try:
-        with Fleet() as fleet, Operator() as operator:
+        with Fleet(interruption) as fleet, Operator() as operator:
             _start(fleet, operator)
             _greet(fleet, operator)
             _run_commands(fleet, operator)
             _list_fleet(fleet, operator)
             answered = True
             if not once:
-                _stay(fleet)
+                _stay(fleet, operator)
             _say("\nStopping everything ...")
     except KeyboardInterrupt:
         _say("\nInterrupted; everything is stopped.")
@@ -58,21 +58,19 @@ def _greet(fleet: Fleet, operator: Operator) -> None:
     for name, client_id in fleet.clients.items():
         times = []
         for _ in range(GREETINGS):
-            answer = operator.ask(client_id, "hello", "Greeting", StringValue(value=f"{name} client"))
+            text, answer = greet(operator, client_id, f"{name} client")
             times.append(answer.milliseconds)
-        text = StringValue()
-        answer.message.data.Unpack(text)
         shown = ", ".join(f"{milliseconds:.0f}" for milliseconds in times)
-        _say(f"  {name:<10} {text.value}   there and back in {shown} ms")
+        _say(f"  {name:<10} {text}   there and back in {shown} ms")
 
 
 def _run_commands(fleet: Fleet, operator: Operator) -> None:
     _say("\nand runs commands by the Stdin service")
     for name, client_id in fleet.clients.items():
-        listing = operator.ask(client_id, "ls", STDIN_MESSAGE, stdin.InputMessage(args=["-a", str(fleet.path / name)]))
-        _say(f"  {name:<10} ls -a: {' '.join(_output(listing).split())}   ({listing.milliseconds:.0f} ms)")
-        content = operator.ask(client_id, "cat", STDIN_MESSAGE, stdin.InputMessage(input=b"what goes in comes out"))
-        _say(f"  {name:<10} cat:   {_output(content)}   ({content.milliseconds:.0f} ms)")
+        listing, answer = run_command(operator, client_id, "ls", "-a", str(fleet.path / name))
+        _say(f"  {name:<10} ls -a: {' '.join(listing.split())}   ({answer.milliseconds:.0f} ms)")
+        content, answer = run_command(operator, client_id, "cat", data=b"what goes in comes out")
+        _say(f"  {name:<10} cat:   {content}   ({answer.milliseconds:.0f} ms)")
 
 
 def _list_fleet(fleet: Fleet, operator: Operator) -> None:
@@ -86,18 +84,22 @@ def _list_fleet(fleet: Fleet, operator: Operator) -> None:
         _say(f"  {client_id}  {seen}  {names.get(client_id, ''):<10} {labels}")
 
 
-def _stay(fleet: Fleet) -> None:
+def _stay(fleet: Fleet, operator: Operator) -> None:
+    """Let the person at the terminal, if there is one, ask the clients; until Ctrl-C or the end of the fleet."""
+    scripts = sysconfig.get_path("scripts")
     _say(f"""
 The fleet goes on until Ctrl-C. Meanwhile, in another terminal:
   tail -f {fleet.path}/server.log
-  cat {fleet.path}/streaming/textservices/hello""")
-    signal.pause()
-
-
-def _output(answer: Answer) -> str:
-    output = stdin.OutputMessage()
-    answer.message.data.Unpack(output)
-    return output.stdout.decode("utf-8", "replace").strip()
+  cat {fleet.path}/streaming/textservices/hello
+  {scripts}/fleetspeak-client --trusted-cert-file {fleet.path}/fleet-ca.pem \\
+    --server {fleet.https_address} --config-path {fleet.path}/third""")
+    if sys.stdin.isatty():
+        _say(f"\nand here:\n{HELP}")
+        Console(operator, fleet.clients, lambda: _list_fleet(fleet, operator)).run(fleet.check)
+        return
+    while True:
+        fleet.check()
+        time.sleep(LOOK)
 
 
 @contextmanager
