@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 import queue
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -33,7 +34,7 @@ STATUS_INTERVAL = 0.5
 
 
 class NoAnswer(FleetspeakError):
-    """A client did not answer in time, or the text says why it could not."""
+    """A client or the server did not answer in time, or the text says why it could not."""
 
 
 @dataclass(frozen=True)
@@ -84,11 +85,15 @@ class Operator:
         message.destination.client_id = parse_client_id(client_id)
         message.destination.service_name = service
         message.data.Pack(data)
+        answers = self._answers[service]
+        while not answers.empty():
+            answers.get()  # too late for an earlier question
         asked = time.monotonic()
-        self._outgoing.InsertMessage(message)
+        with _told_clearly():
+            self._outgoing.InsertMessage(message)
         while (wait := asked + ANSWER_LIMIT - time.monotonic()) > 0:
             try:
-                answer, came = self._answers[service].get(timeout=min(wait, STATUS_INTERVAL))
+                answer, came = answers.get(timeout=min(wait, STATUS_INTERVAL))
             except queue.Empty:
                 self._check(message.message_id)
             else:
@@ -100,14 +105,17 @@ class Operator:
         """Raises NoAnswer if the client reported that it could not process this message."""
         assert self._channel is not None
         request = admin.GetMessageStatusRequest(message_id=message_id)
-        result = rpc.admin.AdminStub(self._channel).GetMessageStatus(request, timeout=ANSWER_LIMIT).result
+        with _told_clearly():
+            result = rpc.admin.AdminStub(self._channel).GetMessageStatus(request, timeout=ANSWER_LIMIT).result
         if result.failed:
             raise NoAnswer(result.failed_reason)
 
     def clients(self) -> list[admin.Client]:
-        """The fleet's list, by client id."""
+        """The fleet's list, by client id.  Raises NoAnswer."""
         assert self._outgoing is not None
-        return sorted(self._outgoing.ListClients(admin.ListClientsRequest()).clients, key=lambda one: one.client_id)
+        with _told_clearly():
+            clients = self._outgoing.ListClients(admin.ListClientsRequest()).clients
+        return sorted(clients, key=lambda one: one.client_id)
 
     def __enter__(self) -> Operator:
         return self
@@ -121,3 +129,14 @@ class Operator:
             self._channel.close()
         for listener in self._listeners:
             listener.Stop()
+
+
+@contextmanager
+def _told_clearly() -> Iterator[None]:
+    """What fails of a call to the server, as NoAnswer."""
+    try:
+        yield
+    except grpc.RpcError as error:
+        raise NoAnswer(
+            f"the server does not answer: {error.details() if isinstance(error, grpc.Call) else error}"
+        ) from error
