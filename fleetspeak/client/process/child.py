@@ -76,6 +76,7 @@ class Child(ProcessProtocol):
     def __init__(self, owner: ChildOwner, grace: float = GRACE) -> None:
         self._owner = owner
         self._grace = grace
+        self._clock: Any = None  # the reactor
         self._process: Any = None  # a ChildProcess, of a module without types
         self._own_group = True
         self._left: dict[int, int] = {}
@@ -164,10 +165,10 @@ class Child(ProcessProtocol):
             self._kill_group()
 
     def abandon(self) -> None:
-        """Close all pipes at once, whatever they hold."""
+        """Close all pipes, whatever they hold."""
         if self._process is not None:
             for pipe in list(self._process.pipes.values()):
-                pipe.connectionLost(_closed())
+                self._clock.callLater(0, _close, pipe)
 
     def _kill_group(self) -> None:
         if self._own_group:
@@ -211,7 +212,9 @@ class Child(ProcessProtocol):
         self._owner.child_exited(self.status)
         for descriptor, pipe in list(self._process.pipes.items()):
             if isinstance(pipe, CountingWriter):
-                pipe.connectionLost(_closed())
+                # Later: the reactor may be about to tell of events by the numbers of descriptors, and a closed one's
+                # number can be another pipe's by then.
+                self._clock.callLater(0, _close, pipe)
             else:
                 self._left[descriptor] = bytes_waiting(pipe.fileno())
                 if not self._left[descriptor]:
@@ -310,8 +313,10 @@ class InputPipe:
         self._settle(ChildGone("the child ended before it took the message"))
 
 
-def _closed() -> Failure:
-    return Failure(CONNECTION_DONE)  # type: ignore[no-untyped-call]
+def _close(pipe: Any) -> None:
+    """Close a pipe, unless that was done."""
+    if not pipe.disconnected:
+        pipe.connectionLost(Failure(CONNECTION_DONE))  # type: ignore[no-untyped-call]
 
 
 def _is_timeout(failure: Failure) -> bool:

@@ -8,6 +8,7 @@ import time
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
 from fleetspeak.client.process.child import Child, ChildGone, ExitStatus
@@ -177,6 +178,22 @@ class Ending(ChildCase):
         await until(lambda: "ended" in self.owner.events, 5)
         self.assertEqual({0, 1, 2}, set(self.owner.closed))
         self.assertTrue(alive(int(grandchild)))
+
+    async def test_no_descriptor_is_closed_in_the_turn_of_the_exit(self) -> None:
+        """Its number could be another pipe's when the reactor tells of an event that it has already got for it."""
+        child = self.child(*python("import time; time.sleep(60)"))
+        open_then: list[set[int]] = []
+        exited = child.processExited
+
+        def look(reason: Failure) -> None:
+            before = set(child._process.pipes)
+            exited(reason)
+            open_then.append(before - set(child._process.pipes))
+
+        self.patch(child, "processExited", look)
+        child.kill()
+        await until(lambda: "ended" in self.owner.events)
+        self.assertEqual([set()], open_then)
 
     async def test_what_it_wrote_before_it_ended_is_read_even_if_we_were_slow(self) -> None:
         child = self.child(*python("import sys; sys.stdout.write('x' * 60_000)"))

@@ -241,7 +241,7 @@ class LifeCycle(DaemonCase):
         await service.stop()
 
     async def test_item_92_a_child_that_is_idle_is_ended_and_gets_each_message_first(self) -> None:
-        service = self.daemon(ECHO, inactivity_timeout=Duration(nanos=600_000_000))
+        service = self.daemon(ECHO, inactivity_timeout=Duration(nanos=400_000_000))
         pids = []
         for number in range(3):
             await service.process(message(f"m{number}"))
@@ -258,7 +258,7 @@ class LifeCycle(DaemonCase):
         assert service._execution is not None
         pid = service._execution.pid
         started = self.context.reactor.seconds()
-        while self.context.reactor.seconds() < started + 2.5:
+        while self.context.reactor.seconds() < started + 1.8:
             await service.process(message("again"))
             count = len(self.context.sent)
             await until(lambda: len(self.context.sent) > count)  # noqa: B023
