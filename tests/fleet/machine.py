@@ -22,7 +22,7 @@ from fleetspeak.testing.wireclient import Connection, Identity, RefusedError, St
 SERVICE = "load"
 """The service of the machine that all messages come from and go to."""
 
-PAUSE = 0.2
+PAUSE = 0.5
 """Seconds between polls with nothing to say, and between attempts to connect."""
 
 
