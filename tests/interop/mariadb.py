@@ -18,7 +18,7 @@ import pymysql
 
 from tests.programs import Program, require_on_path
 
-REMEDY = "install the Debian package mariadb-server"
+REMEDY = "install the Debian packages mariadb-server-core and mariadb-client-core"
 
 
 class Database:
