@@ -52,7 +52,11 @@ class Contact:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """Take due messages for a client: at most `limit`, and per destination service at most its tokens."""
+    """Take due messages for a client: at most `limit`, and per destination service at most its tokens.
+
+    A store may take fewer, to bound the memory of a claim.  A ``Die`` for service ``system`` is processed by being
+    taken: who dies cannot acknowledge.
+    """
 
     client_id: ClientId
     limit: int = MAX_MESSAGES_PER_CONTACT

@@ -34,8 +34,3 @@ class StreamLife:
         if now >= self._over:
             return None
         return self._over if now >= self._closing else self._closing
-
-    def close_now(self, now: float, close_time: float) -> None:
-        """Begin closing at once, to be over after `close_time` at the latest: the server stops."""
-        self._closing = min(self._closing, now)
-        self._over = min(self._over, now + close_time)

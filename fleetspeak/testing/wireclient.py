@@ -121,10 +121,6 @@ class Connection:
         poll.register(self._socket, select.POLLIN)
         return bool(poll.poll(seconds * 1000))
 
-    def set_timeout(self, seconds: float) -> None:
-        """How long reads and writes may take from now on."""
-        self._socket.settimeout(seconds)
-
     # -- HTTP
 
     def head(self, method: str, path: str, headers: Mapping[str, str]) -> bytes:

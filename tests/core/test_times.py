@@ -65,16 +65,6 @@ class StreamLifeTests(SynchronousTestCase):
     def test_a_close_time_longer_than_life_closes_at_once(self) -> None:
         self.assertEqual(StreamLife(5, 10, 30).state(5), StreamState.CLOSING)
 
-    def test_a_server_that_stops_closes_it_early(self) -> None:
-        life = StreamLife(0, 600, 30)
-        life.close_now(100, 5)
-        self.assertEqual([life.state(now) for now in (100, 105)], [StreamState.CLOSING, StreamState.OVER])
-
-    def test_closing_early_never_makes_it_longer(self) -> None:
-        life = StreamLife(0, 600, 30)
-        life.close_now(599, 100)
-        self.assertEqual(life.state(600), StreamState.OVER)
-
     @given(st.floats(0, 1e6), st.floats(0, 1e4), st.floats(0, 1e4), st.floats(0, 100))
     def test_the_states_come_in_their_order(self, start: float, lifespan: float, close: float, jitter: float) -> None:
         life = StreamLife(start, lifespan, close, jitter)
