@@ -294,6 +294,7 @@ class IClientServiceContext(Interface):
     reactor = Attribute("The reactor; tests pass a clock.")
     client_id = Attribute("ClientId: the current one; a rekey changes it.")
     labels = Attribute("tuple of str: this client's labels.")
+    stats = Attribute("IClientStats: whom to tell of what the service does.")
     std_forward = Attribute("bool: attach child processes to the client's own standard input and output, for testing.")
 
     def service_names() -> list[str]:
@@ -343,3 +344,50 @@ class IPersistence(Interface):
 
     def save(state: client.ClientState) -> None:
         """Keep it, durably, before returning.  @raise OSError"""
+
+
+class IClientStats(Interface):
+    """Hears of what a client does, to count it; a plug-in that provides it (and `IPlugin`) hears of everything.
+
+    Called in the reactor's thread; must be quick.  What it raises is logged and otherwise ignored.  `error` is the
+    exception, or None for success; sizes are in bytes.
+    """
+
+    def message_pending(message: common.Message, size: int) -> None:
+        """The outbox accepted it."""
+
+    def message_acknowledged(message: common.Message, size: int) -> None:
+        """The server has it."""
+
+    def message_retried(message: common.Message) -> None:
+        """The server may not have it: it is sent again."""
+
+    def message_processed(message: common.Message, local: bool, error: Exception | None) -> None:
+        """It was routed: to a service of this client (`local`), or towards the server."""
+
+    def state_written(error: Exception | None) -> None:
+        """The client's state was written, or could not be."""
+
+    def key_loaded(client_id: ClientId, new: bool, error: Exception | None) -> None:
+        """The client has this identity from now on."""
+
+    def contact_created(contact: common.WrappedContactData, error: Exception | None) -> None:
+        """Contact data was put together for the server."""
+
+    def contact_processed(contact: common.ContactData, streaming: bool, error: Exception | None) -> None:
+        """Contact data of the server was dealt with."""
+
+    def contact_sent(server: str, size: int, error: Exception | None) -> None:
+        """An attempt to bring contact data to ``host:port``."""
+
+    def contact_received(server: str, size: int, error: Exception | None) -> None:
+        """Contact data came from ``host:port``."""
+
+    def file_fetched(server: str, service: str, name: str, fetched: bool, error: Exception | None) -> None:
+        """A server was asked for a file; `fetched` if it gave one, and not only said that it is unchanged."""
+
+    def daemon_finished(service: str, error: Exception | None) -> None:
+        """A process of a Daemon service is gone."""
+
+    def socket_closed(service: str, error: Exception | None) -> None:
+        """A connection to a Socket service is closed; no error if the service was stopped."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -25,12 +25,14 @@ from fleetspeak.client.services.loader import ServiceFile, load_services
 from fleetspeak.client.services.manager import ServiceManager
 from fleetspeak.client.services.system import SystemService
 from fleetspeak.client.state import InThread, StateKeeper
+from fleetspeak.client.stats import Stats
 from fleetspeak.config.client import ClientSettings
 from fleetspeak.errors import ConfigError
 from fleetspeak.ids import ClientId
 from fleetspeak.interfaces import (
     IClientServiceContext,
     IClientServiceFactory,
+    IClientStats,
     ICommunicator,
     ICommunicatorFactory,
     IPersistence,
@@ -77,11 +79,13 @@ def build_client(
     in_thread: InThread | None = None,
     factories: Mapping[str, IClientServiceFactory] | None = None,
     communicator: ICommunicatorFactory | None = None,
+    stats: Sequence[IClientStats] | None = None,
 ) -> ClientService:
     """A client ready to be started.  Touches neither disk nor network yet, except to look for plug-ins.
 
     @param reactor: tests pass a `Clock`, and then `in_thread` as well.
     @param std_forward: attach every daemon to the client's own stdin, stdout and stderr.
+    @param stats: who hears of what the client does; by default the plug-ins for that.
     @raise ConfigError: the settings ask for what is not there.
     """
     transport = communicator or communicator_factory(settings)
@@ -90,11 +94,12 @@ def build_client(
     def client_id() -> ClientId:
         return state.identity.client_id
 
+    told = Stats(list(getPlugins(IClientStats, fleetspeak.plugins)) if stats is None else stats)
     outbox = ClientOutbox()
     flow = Flow()
     reports = Reports(outbox, reactor, client_id)
     router = Router(outbox, reports, client_id)
-    link = ClientLink(state, outbox, router, flow, settings.labels, ending, time.time_ns)
+    link = ClientLink(state, outbox, router, flow, settings.labels, ending, time.time_ns, told)
 
     def make_context(service_name: str, service_names: Callable[[], list[str]], /) -> IClientServiceContext:
         return ServiceContext(
@@ -104,6 +109,7 @@ def build_client(
             router=router,
             client_id=client_id,
             service_names=service_names,
+            stats=told,
             std_forward=std_forward,
         )
 

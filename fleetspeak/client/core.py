@@ -12,6 +12,7 @@ from fleetspeak.client.identity import KeyedIdentity
 from fleetspeak.client.outbox import ClientOutbox
 from fleetspeak.client.router import Router
 from fleetspeak.client.state import StateKeeper
+from fleetspeak.client.stats import Stats
 from fleetspeak.ids import NO_CLIENT, ClientId, show
 from fleetspeak.pb import common
 from fleetspeak.program.ending import Ending
@@ -32,6 +33,7 @@ class ClientLink:
         labels: Sequence[str],
         ending: Ending,
         now_ns: Callable[[], int],
+        stats: Stats,
     ) -> None:
         self._state = state
         self._outbox = outbox
@@ -40,6 +42,7 @@ class ClientLink:
         self._labels = labels
         self._ending = ending
         self._now_ns = now_ns
+        self._stats = stats
         self._known_as: ClientId = NO_CLIENT
 
     @property
@@ -51,6 +54,11 @@ class ClientLink:
     def outbox(self) -> ClientOutbox:
         """See `Link`."""
         return self._outbox
+
+    @property
+    def stats(self) -> Stats:
+        """See `Link`."""
+        return self._stats
 
     def contact(self, messages: Sequence[common.Message], *, first: bool) -> bytes:
         """See `Link`."""

@@ -9,6 +9,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.x509 import Certificate
 from twisted.internet.defer import Deferred
 
+from fleetspeak.client.stats import Stats
 from fleetspeak.core.outbox import Entry
 from fleetspeak.ids import ClientId
 from fleetspeak.pb import common
@@ -48,6 +49,8 @@ class Link(Protocol):
     def identity(self) -> Identity: ...
     @property
     def outbox(self) -> Outbox: ...
+    @property
+    def stats(self) -> Stats: ...
 
     def contact(self, messages: Sequence[common.Message], *, first: bool) -> bytes:
         """A serialized WrappedContactData with these messages, the nonce, the clock and the labels.

@@ -13,6 +13,7 @@ from fleetspeak.client.flow import Flow
 from fleetspeak.client.identity import KeyedIdentity, new_identity
 from fleetspeak.client.link import Link
 from fleetspeak.client.outbox import ClientOutbox
+from fleetspeak.client.stats import Stats
 from fleetspeak.config.client import ClientSettings
 from fleetspeak.ids import ClientId
 from fleetspeak.interfaces import IClientServiceContext, ICommunicator, ICommunicatorFactory
@@ -34,6 +35,7 @@ class RecordingContext:
         self.reactor = Clock() if reactor is None else reactor
         self.client_id = TEST_CLIENT_ID
         self.labels = ("amd64", "linux")
+        self.stats = Stats()
         self.std_forward = std_forward
         self.hold = False
         self.sent: list[common.Message] = []
@@ -102,6 +104,7 @@ class FakeLink:
         self.outbox = ClientOutbox()
         self.identity: KeyedIdentity = new_identity(1_700_000_000.0)
         self.flow = Flow()
+        self.stats = Stats()
         self.labels = labels
         self.nonce = 0
         self.revoked: set[int] = set()

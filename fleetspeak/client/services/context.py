@@ -9,6 +9,7 @@ from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from fleetspeak.client.router import Router
+from fleetspeak.client.stats import Stats
 from fleetspeak.ids import ClientId
 from fleetspeak.interfaces import IClientServiceContext
 from fleetspeak.pb import common
@@ -27,12 +28,14 @@ class ServiceContext:
         router: Router,
         client_id: Callable[[], ClientId],
         service_names: Callable[[], list[str]],
+        stats: Stats,
         std_forward: bool,
     ) -> None:
         self.service_name = service_name
         self.reactor = reactor
         self.labels = labels
         self.service_names = service_names
+        self.stats = stats
         self.std_forward = std_forward
         """Attach children to the client's own stdin, stdout and stderr; an aid for testing."""
         self._router = router
