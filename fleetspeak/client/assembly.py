@@ -26,6 +26,7 @@ from fleetspeak.client.services.manager import ServiceManager
 from fleetspeak.client.services.system import SystemService
 from fleetspeak.client.state import InThread, StateKeeper
 from fleetspeak.client.stats import Stats
+from fleetspeak.client.watchdog import Watchdog
 from fleetspeak.config.client import ClientSettings
 from fleetspeak.errors import ConfigError
 from fleetspeak.ids import ClientId
@@ -80,12 +81,14 @@ def build_client(
     factories: Mapping[str, IClientServiceFactory] | None = None,
     communicator: ICommunicatorFactory | None = None,
     stats: Sequence[IClientStats] | None = None,
+    watchdog: Watchdog | None = None,
 ) -> ClientService:
     """A client ready to be started.  Touches neither disk nor network yet, except to look for plug-ins.
 
     @param reactor: tests pass a `Clock`, and then `in_thread` as well.
     @param std_forward: attach every daemon to the client's own stdin, stdout and stderr.
     @param stats: who hears of what the client does; by default the plug-ins for that.
+    @param watchdog: ends the process if the client makes no more attempts at contact.
     @raise ConfigError: the settings ask for what is not there.
     """
     transport = communicator or communicator_factory(settings)
@@ -99,7 +102,7 @@ def build_client(
     flow = Flow()
     reports = Reports(outbox, reactor, client_id)
     router = Router(outbox, reports, client_id)
-    link = ClientLink(state, outbox, router, flow, settings.labels, ending, time.time_ns, told)
+    link = ClientLink(state, outbox, router, flow, settings.labels, ending, time.time_ns, told, watchdog)
 
     def make_context(service_name: str, service_names: Callable[[], list[str]], /) -> IClientServiceContext:
         return ServiceContext(
@@ -141,6 +144,7 @@ def build_client(
         warnings=settings.warnings,
         ending=ending,
         clock=reactor,
+        watchdog=watchdog,
     )
 
 

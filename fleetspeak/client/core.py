@@ -13,6 +13,7 @@ from fleetspeak.client.outbox import ClientOutbox
 from fleetspeak.client.router import Router
 from fleetspeak.client.state import StateKeeper
 from fleetspeak.client.stats import Stats
+from fleetspeak.client.watchdog import Watchdog
 from fleetspeak.ids import NO_CLIENT, ClientId, show
 from fleetspeak.pb import common
 from fleetspeak.program.ending import Ending
@@ -34,6 +35,7 @@ class ClientLink:
         ending: Ending,
         now_ns: Callable[[], int],
         stats: Stats,
+        watchdog: Watchdog | None = None,
     ) -> None:
         self._state = state
         self._outbox = outbox
@@ -43,6 +45,7 @@ class ClientLink:
         self._ending = ending
         self._now_ns = now_ns
         self._stats = stats
+        self._watchdog = watchdog
         self._known_as: ClientId = NO_CLIENT
 
     @property
@@ -85,6 +88,11 @@ class ClientLink:
     def is_revoked(self, serial: int) -> bool:
         """See `Link`."""
         return self._state.is_revoked(serial)
+
+    def attempting(self, server: str) -> None:
+        """See `Link`."""
+        if self._watchdog is not None:
+            self._watchdog.reset(f"an attempt at contact with {server}")
 
     def contacted(self, server: str) -> None:
         """See `Link`.  Logs the first contact of each identity."""

@@ -68,6 +68,9 @@ class Link(Protocol):
     def is_revoked(self, serial: int) -> bool:
         """Is this certificate serial number on the list of revoked ones?"""
 
+    def attempting(self, server: str) -> None:
+        """An attempt at contact with `server` (``host:port``) begins; without any for long, the watchdog bites."""
+
     def contacted(self, server: str) -> None:
         """A contact with `server` (``host:port``) succeeded; whoever waits for one, or watches us, hears of it."""
 

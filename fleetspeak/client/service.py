@@ -16,6 +16,7 @@ from fleetspeak.client.services.loader import ServiceFile
 from fleetspeak.client.services.manager import ServiceManager
 from fleetspeak.client.services.system import SystemService
 from fleetspeak.client.state import StateKeeper
+from fleetspeak.client.watchdog import Watchdog
 from fleetspeak.errors import ConfigError
 from fleetspeak.ids import show
 from fleetspeak.interfaces import ICommunicator
@@ -51,6 +52,7 @@ class ClientService(Service):
         warnings: Iterable[str],
         ending: Ending,
         clock: Any,
+        watchdog: Watchdog | None = None,
     ) -> None:
         self._state = state
         self._outbox = outbox
@@ -64,6 +66,7 @@ class ClientService(Service):
         self._warnings = warnings
         self._ending = ending
         self._clock = clock
+        self._watchdog = watchdog
         self._starting: Deferred[None] | None = None
         self._opened = False
         state.on_rekey(self._rekeyed)
@@ -79,6 +82,8 @@ class ClientService(Service):
         """Stop cleanly within `STOP_LIMIT`; what does not is left behind, and the exit status is 1."""
         super().stopService()  # type: ignore[no-untyped-call]
         self._manager.close()
+        if self._watchdog is not None:
+            self._watchdog.stop()
         if self._starting is not None:
             self._starting.cancel()
         stopping = Deferred.fromCoroutine(self._stop())
@@ -97,6 +102,8 @@ class ClientService(Service):
             return
         self._state.start()
         self._system.announce()
+        if self._watchdog is not None:
+            self._watchdog.start()
         self._communicator = self._make_communicator()
         self._communicator.start()
         self._log.info(

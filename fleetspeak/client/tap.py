@@ -8,6 +8,7 @@ from twisted.application.service import IService
 from twisted.python import usage
 
 from fleetspeak.client.assembly import build_client
+from fleetspeak.client.watchdog import Watchdog
 from fleetspeak.config.client import ClientSettings, read_client_config, small_set_up
 from fleetspeak.errors import ConfigError
 from fleetspeak.program.ending import ProcessEnd
@@ -74,6 +75,12 @@ def makeService(options: Options) -> IService:  # noqa: N802
 
     try:
         settings = settings_of(options)
-        return build_client(settings, reactor, ProcessEnd(reactor), std_forward=bool(options["std-forward"]))
+        return build_client(
+            settings,
+            reactor,
+            ProcessEnd(reactor),
+            std_forward=bool(options["std-forward"]),
+            watchdog=Watchdog.of(settings, reactor),
+        )
     except ConfigError as error:
         raise SystemExit(f"fleetspeak-client: Stopped due to unrecoverable error: {error}") from None

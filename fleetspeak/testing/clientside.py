@@ -112,6 +112,8 @@ class FakeLink:
         """What `received` was given."""
         self.messages: list[common.Message] = []
         """The messages in them."""
+        self.attempts: list[str] = []
+        """What `attempting` was given."""
         self.servers: list[str] = []
         """What `contacted` was given."""
         self.gave_up: list[tuple[str, int]] = []
@@ -140,6 +142,10 @@ class FakeLink:
     def is_revoked(self, serial: int) -> bool:
         """Is it in `revoked`?"""
         return serial in self.revoked
+
+    def attempting(self, server: str) -> None:
+        """Note it."""
+        self.attempts.append(server)
 
     def contacted(self, server: str) -> None:
         """Note it."""

@@ -173,6 +173,7 @@ class PollingCommunicator:
         return None
 
     async def _ask(self, server: Server, body: bytes) -> common.ContactData:
+        self._link.attempting(str(server))
         response = await self._transport.post(server, "/message", WholeBody(body))
         answer = await read_body(response, MAX_SERVER_RECORD)
         if response.code != SUCCESS:

@@ -148,6 +148,7 @@ class StreamingCommunicator:
 
     async def _open(self, session: Session, server: Server) -> bool:
         self._attempt = session
+        self._link.attempting(str(server))
         self._opening = Deferred.fromCoroutine(session.open(self._transport, server))
         self._opening.addTimeout(START_TIMEOUT, self._reactor)
         try:

@@ -167,6 +167,7 @@ class FailureTests(PollingTestCase):
         self.assertEqual(self.next_poll().server, "server2:443")
         self.network.polls[-1].fail()
         self.assertEqual(self.network.polls[-1].server, "server1:443")
+        self.assertEqual(self.link.attempts, [str(poll.server) for poll in self.network.polls], "the watchdog is told")
 
     def test_an_answer_that_is_none_is_a_failure(self) -> None:
         self.begin()

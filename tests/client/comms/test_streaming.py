@@ -267,6 +267,7 @@ class OpeningTests(StreamingTestCase):
         self.clock.advance(60)
         self.stream.close()
         self.assertEqual(self.stream.server, "server1:443")
+        self.assertEqual(self.link.attempts, ["server0:443", "server1:443", "server1:443"], "the watchdog is told")
 
     def test_an_empty_answer_is_a_refusal(self) -> None:
         """So upstream's server refuses: status 200, and nothing."""
