@@ -60,6 +60,11 @@ class Decoder:
         if self.awaiting != "length" or self._buffer:
             raise ProtocolError(f"the channel ended inside a {self.awaiting}")
 
+    @property
+    def needed(self) -> int:
+        """Bytes until what is awaited is whole: who reads no more at a time than this never reads ahead."""
+        return self._awaited_size - len(self._buffer)
+
     def _advance(self, part: bytes, bodies: list[bytes]) -> None:
         """Take what was awaited, and decide what is awaited next."""
         if self.awaiting == "magic":
@@ -81,8 +86,12 @@ class Decoder:
         if self._error is not None:
             raise self._error
 
+    @property
+    def _awaited_size(self) -> int:
+        return self._size if self.awaiting == "body" else _LENGTH.size
+
     def _take(self) -> bytes | None:
-        size = self._size if self.awaiting == "body" else _LENGTH.size
+        size = self._awaited_size
         if len(self._buffer) < size:
             return None
         part = bytes(self._buffer[:size])

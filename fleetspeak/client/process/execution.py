@@ -13,7 +13,6 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 
-from fleetspeak.client.process.channel import READ_LIMIT, ChannelReader
 from fleetspeak.client.process.child import GRACE, Child, ChildGone, ExitStatus
 from fleetspeak.client.process.handedover import Frame, HandedOver
 from fleetspeak.client.process.outflow import Outflow
@@ -23,6 +22,7 @@ from fleetspeak.errors import ProtocolError
 from fleetspeak.ids import ClientId, show
 from fleetspeak.pb import channel, common, daemon
 from fleetspeak.wire import channelframes
+from fleetspeak.wire.channelreader import READ_LIMIT, ChannelReader
 
 CHILD_READS = 3
 CHILD_WRITES = 4

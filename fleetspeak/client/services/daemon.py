@@ -14,7 +14,6 @@ from twisted.logger import Logger
 from twisted.plugin import IPlugin
 from zope.interface import implementer
 
-from fleetspeak.client.process.channel import READ_LIMIT
 from fleetspeak.client.process.child import GRACE, ChildGone
 from fleetspeak.client.process.execution import Execution, Program
 from fleetspeak.client.process.handedover import Frame
@@ -24,6 +23,7 @@ from fleetspeak.errors import ConfigError
 from fleetspeak.interfaces import IClientService, IClientServiceContext, IClientServiceFactory
 from fleetspeak.pb import common, daemon_config
 from fleetspeak.wire import channelframes
+from fleetspeak.wire.channelreader import READ_LIMIT
 
 
 @dataclass(frozen=True, slots=True)

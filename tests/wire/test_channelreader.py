@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from fleetspeak.client.process.channel import READ_LIMIT, ChannelReader
 from fleetspeak.errors import ProtocolError
 from fleetspeak.wire import channelframes
 from fleetspeak.wire.channelframes import MAGIC
+from fleetspeak.wire.channelreader import READ_LIMIT, ChannelReader
 
 
 class Deadlines(SynchronousTestCase):
@@ -95,6 +95,22 @@ class Properties(SynchronousTestCase):
         self.assertEqual(bodies, got)
         self.assertIsNone(reader.deadline)
         reader.finish()
+
+    @settings(max_examples=60, deadline=None)
+    @given(st.lists(st.binary(max_size=40), min_size=1, max_size=6))
+    def test_reading_what_is_needed_never_reads_ahead(self, bodies: list[bytes]) -> None:
+        stream = MAGIC + b"".join(map(channelframes.encode, bodies))
+        reader = ChannelReader(0.0)
+        offset = 0
+        for number, body in enumerate(bodies):
+            got: list[bytes] = []
+            while not got:
+                self.assertGreater(reader.needed, 0)
+                piece = stream[offset : offset + reader.needed]
+                offset += len(piece)
+                got = reader.feed(piece, 0.0)
+            self.assertEqual([body], got)
+            self.assertEqual(offset, len(MAGIC) + sum(len(channelframes.encode(each)) for each in bodies[: number + 1]))
 
     @settings(max_examples=60, deadline=None)
     @given(st.lists(st.binary(max_size=30), max_size=10))

@@ -1,4 +1,4 @@
-"""What comes from a service's process over its channel, and how long that may take.  No I/O, no clock."""
+"""What comes from the other end of a channel, and how long that may take.  No I/O, no clock; for both ends."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ READ_LIMIT = 300.0
 
 
 class ChannelReader:
-    """Cuts the messages out of what a process writes, and watches that it goes on with what it began.
+    """Cuts the messages out of what the peer writes, and watches that it goes on with what it began.
 
-    Between two messages a process may be silent for as long as it likes.  Times are seconds, on any clock.
+    Between two messages a peer may be silent for as long as it likes.  Times are seconds, on any clock.
     """
 
     def __init__(self, now: float, read_limit: float = READ_LIMIT) -> None:
         self.opened = False
-        """The process has sent its first magic number: it may be written to."""
+        """The peer has sent its first magic number: it may be written to."""
         self._read_limit = read_limit
         self._decoder = channelframes.Decoder()
         self._since = now
@@ -34,16 +34,21 @@ class ChannelReader:
         return bodies
 
     def finish(self) -> None:
-        """The process closed the channel.  Raises ProtocolError if it did so inside a message."""
+        """The peer closed the channel.  Raises ProtocolError if it did so inside a message."""
         self._decoder.finish()
 
     def resumed(self, now: float) -> None:
-        """Nothing was read for a while, which was not the process's fault."""
+        """Nothing was read for a while, which was not the peer's fault."""
         self._since = now
 
     @property
+    def needed(self) -> int:
+        """Bytes to read next for whoever must not read ahead; at least 1."""
+        return self._decoder.needed
+
+    @property
     def deadline(self) -> float | None:
-        """When `check` will find fault unless more comes; None while the process may be silent."""
+        """When `check` will find fault unless more comes; None while the peer may be silent."""
         return None if self._decoder.awaiting == "length" else self._since + self._read_limit
 
     def check(self, now: float) -> None:
