@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -17,6 +18,7 @@ from fleetspeak.client.flow import Flow
 from fleetspeak.client.outbox import ClientOutbox
 from fleetspeak.client.persistence.filesystem import FilePersistence
 from fleetspeak.client.persistence.memory import MemoryPersistence
+from fleetspeak.client.process.usage import Observe, ObserveInThread, Subject, UsageMonitor
 from fleetspeak.client.reports import Reports
 from fleetspeak.client.router import Router
 from fleetspeak.client.service import ClientService
@@ -28,6 +30,7 @@ from fleetspeak.client.state import InThread, StateKeeper
 from fleetspeak.client.stats import Stats
 from fleetspeak.client.watchdog import Watchdog
 from fleetspeak.config.client import ClientSettings
+from fleetspeak.core.usage import SamplingRules
 from fleetspeak.errors import ConfigError
 from fleetspeak.ids import ClientId
 from fleetspeak.interfaces import (
@@ -82,10 +85,11 @@ def build_client(
     communicator: ICommunicatorFactory | None = None,
     stats: Sequence[IClientStats] | None = None,
     watchdog: Watchdog | None = None,
+    observe: Observe | None = None,
 ) -> ClientService:
     """A client ready to be started.  Touches neither disk nor network yet, except to look for plug-ins.
 
-    @param reactor: tests pass a `Clock`, and then `in_thread` as well.
+    @param reactor: tests pass a `Clock`, and then `in_thread` and `observe` as well.
     @param std_forward: attach every daemon to the client's own stdin, stdout and stderr.
     @param stats: who hears of what the client does; by default the plug-ins for that.
     @param watchdog: ends the process if the client makes no more attempts at contact.
@@ -132,6 +136,13 @@ def build_client(
         made: ICommunicator = transport.make(link, settings, reactor)
         return made
 
+    made_ns = time.time_ns()
+
+    def make_monitor() -> UsageMonitor:
+        # Not before the start: twistd forks between the two.
+        subject = Subject(SYSTEM, os.getpid(), started_ns=made_ns)
+        return UsageMonitor(subject, SamplingRules(), reports.usage, reactor, observe or ObserveInThread(reactor))
+
     return ClientService(
         state=state,
         outbox=outbox,
@@ -141,6 +152,7 @@ def build_client(
         system=system,
         load_services=lambda: _services_of(settings),
         make_communicator=make_communicator,
+        make_monitor=make_monitor,
         warnings=settings.warnings,
         ending=ending,
         clock=reactor,

@@ -12,13 +12,16 @@ from twisted.logger import Logger
 from fleetspeak.client.addressing import SYSTEM, stamp
 from fleetspeak.client.outbox import ClientOutbox
 from fleetspeak.ids import ClientId, show
-from fleetspeak.pb import common, system
+from fleetspeak.pb import common, monitoring, system
 
 ACK_GROUPING = 1.0
 """Seconds from the first id until all that came meanwhile go out as one MessageAck; upstream's figure."""
 
 MAX_WAITING_ERRORS = 50
 """Errors that may wait for room in the outbox; upstream's capacity of the same queue."""
+
+USAGE_LIMIT = 30.0
+"""Seconds until the client's own usage is dropped if the outbox has no room; upstream's figure."""
 
 MAX_ERROR_TEXT = 16 * 1024
 """Characters of an error that are sent; it is for people."""
@@ -63,6 +66,11 @@ class Reports:
             self._errors.add(sent)
             sent.addBoth(self._forget, sent)
         sent.addErrback(self._not_sent)
+
+    def usage(self, data: monitoring.ResourceUsageData) -> None:
+        """Tell what the client itself uses of its machine; it is dropped if there is no room for it soon."""
+        sent = self.send("ResourceUsage", data, common.Message.LOW)
+        sent.addTimeout(USAGE_LIMIT, self._clock).addErrback(self._not_sent)
 
     def flush(self) -> None:
         """Send the acks gathered so far now, as at stop."""

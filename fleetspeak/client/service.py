@@ -10,6 +10,7 @@ from twisted.internet.defer import CancelledError, Deferred, TimeoutError
 from twisted.logger import Logger
 
 from fleetspeak.client.outbox import ClientOutbox
+from fleetspeak.client.process.usage import UsageMonitor
 from fleetspeak.client.reports import Reports
 from fleetspeak.client.router import Router
 from fleetspeak.client.services.loader import ServiceFile
@@ -49,6 +50,7 @@ class ClientService(Service):
         system: SystemService,
         load_services: Callable[[], Iterable[ServiceFile]],
         make_communicator: Callable[[], ICommunicator],
+        make_monitor: Callable[[], UsageMonitor],
         warnings: Iterable[str],
         ending: Ending,
         clock: Any,
@@ -63,6 +65,8 @@ class ClientService(Service):
         self._load_services = load_services
         self._make_communicator = make_communicator
         self._communicator: ICommunicator | None = None
+        self._make_monitor = make_monitor
+        self._monitor: UsageMonitor | None = None
         self._warnings = warnings
         self._ending = ending
         self._clock = clock
@@ -104,6 +108,8 @@ class ClientService(Service):
         self._system.announce()
         if self._watchdog is not None:
             self._watchdog.start()
+        self._monitor = self._make_monitor()
+        self._monitor.start()
         self._communicator = self._make_communicator()
         self._communicator.start()
         self._log.info(
@@ -114,6 +120,8 @@ class ClientService(Service):
 
     async def _stop(self) -> None:
         self._router.close()
+        if self._monitor is not None:
+            self._monitor.stop()
         await self._manager.stop()
         await self._system.finished()
         self._reports.flush()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 from twisted.internet.defer import Deferred
@@ -12,7 +13,7 @@ from fleetspeak.client.service import STOP_LIMIT
 from fleetspeak.client.services.manager import START_LIMIT
 from fleetspeak.errors import ConfigError
 from fleetspeak.ids import show
-from fleetspeak.pb import client, common, stdin_config, system
+from fleetspeak.pb import client, common, monitoring, stdin_config, system
 from tests.client.wholeclient import WholeClientCase, acks_of, errors_of, info_of, unpack
 
 
@@ -80,6 +81,20 @@ class StartTests(WholeClientCase):
         with capturedLogs() as logged:
             self.start()
         self.assertEqual(formatEvent(logged[0]), "communicator.txt is not used")
+
+
+class OwnUsageTests(WholeClientCase):
+    def test_the_client_reports_what_it_uses_from_start_to_stop(self) -> None:
+        service = self.start()
+        self.server.exchange()
+        for _ in range(601):
+            self.clock.advance(1)
+        (report,) = self.sent()["ResourceUsage"]
+        data = unpack(report, monitoring.ResourceUsageData())
+        self.assertEqual((data.scope, data.pid), ("system", os.getpid()))
+        self.assertEqual(data.resource_usage.max_resident_memory, 4096)
+        self.successResultOf(service.stopService())
+        self.assertEqual(self.clock.getDelayedCalls(), [])
 
 
 class ServiceInstallTests(WholeClientCase):

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 from google.protobuf.message import Message as ProtobufMessage
-from twisted.internet.defer import Deferred, execute
+from twisted.internet.defer import Deferred, execute, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from fleetspeak.client.assembly import build_client
 from fleetspeak.client.persistence.memory import MemoryPersistence
+from fleetspeak.client.process.probe import Observation
 from fleetspeak.client.service import ClientService
+from fleetspeak.core.usage import Sample
 from fleetspeak.errors import ConfigError
 from fleetspeak.ids import ClientId
 from fleetspeak.interfaces import IClientService, IClientServiceContext, IClientServiceFactory
@@ -114,6 +117,7 @@ class WholeClientCase(SynchronousTestCase):
             in_thread=options.pop("in_thread", in_thread),
             factories={"Puppet": self.factory},
             communicator=self.communicators,
+            observe=observe,
             **options,
         )
         service.startService()
@@ -172,3 +176,11 @@ def errors_of(messages: list[common.Message]) -> list[tuple[bytes, str]]:
 def in_thread(call: Callable[[client.ClientState], None], state: client.ClientState, /) -> Deferred[None]:
     """Do it at once."""
     return execute(call, state)
+
+
+_moments = count(1.0)
+
+
+def observe(pid: int, /) -> Deferred[Observation]:
+    """A process that does nothing, every time a second later."""
+    return succeed(Observation(Sample(next(_moments), 0, 0, 4096, 3), "Name:\tquiet\n"))
