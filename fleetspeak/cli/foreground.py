@@ -47,7 +47,7 @@ def client() -> None:
     flags = FlagSet("fleetspeak-client", "the client of a Fleetspeak fleet, in the foreground")
     flags.string("config", None, "client configuration file")
     flags.boolean("std_forward", "attach daemon services to the client's own stdin, stdout and stderr")
-    flags.string("profile_dir", "/tmp", "accepted for compatibility, without effect")  # noqa: S108  (the Go default)
+    flags.string("profile_dir", "/tmp", "where stack traces and heap profiles go")  # noqa: S108  (the Go default)
     flags.string("trusted_cert_file", None, "PEM file of the servers' authority; instead of -config")
     flags.strings("server", "host:port of a server; may be repeated; instead of -config")
     flags.string("config_path", None, "folder of state and services; instead of -config")
@@ -56,7 +56,15 @@ def client() -> None:
     values = flags.parse(sys.argv[1:])
     if values["config"] is None:
         _tell_the_person(values)
-    names = ("config", "std_forward", "trusted_cert_file", "server", "config_path", "deployment_key_file")
+    names = (
+        "config",
+        "std_forward",
+        "profile_dir",
+        "trusted_cert_file",
+        "server",
+        "config_path",
+        "deployment_key_file",
+    )
     begin_again_if_told = _stop_on_hangup()
     run("fleetspeak-client", values, as_options(values, names))
     begin_again_if_told()

@@ -24,8 +24,11 @@ from fleetspeak.interfaces import ICommunicator
 from fleetspeak.program.awaiting import outcome_of
 from fleetspeak.program.ending import FAILED, Ending
 
-STOP_LIMIT = 10.0
-"""Seconds from the signal until the process ends, cleanly or not; upstream's figure."""
+END_LIMIT = 10.0
+"""Seconds from the signal until the process has ended, cleanly or not; upstream's figure."""
+
+STOP_LIMIT = 9.5
+"""Seconds of them that the parts of the client have.  A daemon has 2 s, the last delivery 5 s."""
 
 
 class ClientService(Service):
@@ -122,14 +125,16 @@ class ClientService(Service):
         self._router.close()
         if self._monitor is not None:
             self._monitor.stop()
-        await self._manager.stop()
-        await self._system.finished()
-        self._reports.flush()
-        if self._communicator is not None:
-            await outcome_of(self._communicator.stop())
-        self._outbox.close()
-        if self._opened:
-            await self._state.close()
+        try:
+            await self._manager.stop()
+            await self._system.finished()
+            self._reports.flush()
+            if self._communicator is not None:
+                await outcome_of(self._communicator.stop())
+        finally:  # whatever of that took too long
+            self._outbox.close()
+            if self._opened:
+                await self._state.close()
         self._log.info("client stopped")
 
     def _rekeyed(self, _: object) -> None:
@@ -147,7 +152,8 @@ class ClientService(Service):
 
     def _not_stopped(self, failure: Any) -> None:
         if failure.check(TimeoutError):
-            self._log.error("did not stop within {limit:.0f} s; ending without", limit=STOP_LIMIT)
+            self._log.error("did not stop within {limit} s; ending without", limit=STOP_LIMIT)
+            self._ending.stuck(f"the client did not stop within {STOP_LIMIT} s")
         else:
             self._log.failure("did not stop cleanly", failure)
         self._ending.end(FAILED)

@@ -8,6 +8,7 @@ from twisted.application.service import IService
 from twisted.python import usage
 
 from fleetspeak.client.assembly import build_client
+from fleetspeak.client.service import END_LIMIT
 from fleetspeak.client.watchdog import Watchdog
 from fleetspeak.config.client import ClientSettings, read_client_config, small_set_up
 from fleetspeak.errors import ConfigError
@@ -32,6 +33,7 @@ class Options(usage.Options):
             "Folder of the client's state, communicator.txt, services/ and textservices/; made if it is missing. "
             "Without --config the default is ./fleetspeak-client.",
         ],
+        ["profile-dir", None, "/tmp", "Where stack traces and heap profiles go."],  # noqa: S108  (the Go default)
     ]
     optFlags = [  # noqa: N815
         ["std-forward", None, "Attach daemon services to the client's own stdin, stdout and stderr, for testing."],
@@ -78,7 +80,7 @@ def makeService(options: Options) -> IService:  # noqa: N802
         return build_client(
             settings,
             reactor,
-            ProcessEnd(reactor),
+            ProcessEnd(reactor, limit=END_LIMIT, profile_dir=Path(options["profile-dir"])),
             std_forward=bool(options["std-forward"]),
             watchdog=Watchdog.of(settings, reactor),
         )

@@ -7,10 +7,15 @@ import contextlib
 import os
 import signal
 import sys
+from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
 
 from twisted.internet.error import ReactorNotRunning
+from twisted.logger import Logger
+
+from fleetspeak.program import dumps
+from fleetspeak.program.deadline import Deadline
 
 STOPPED = 0
 FAILED = 1
@@ -32,6 +37,9 @@ class Ending(Protocol):
     def abort(self, status: int) -> None:
         """Exit now, without stopping anything."""
 
+    def stuck(self, why: str) -> None:
+        """Something does not stop: write down where every thread is, for whoever wants to know why."""
+
 
 class ProcessEnd:
     """Ends a process that runs a reactor, whether twistd or anything else called `reactor.run`.
@@ -41,12 +49,24 @@ class ProcessEnd:
     moment, when all else is done (pid file removed, threads joined).
     """
 
-    def __init__(self, reactor: Any) -> None:
+    _log = Logger()
+
+    def __init__(self, reactor: Any, *, limit: float | None = None, profile_dir: Path | None = None) -> None:
+        """
+        @param limit: seconds that ending may take; then the process exits with status 1, also if the reactor hangs.
+        @param profile_dir: where the stacks of all threads go in that case; and a heap profile on SIGUSR1, which
+            without it is not handled.
+        """
         self._reactor = reactor
         self._status = STOPPED
+        self._limit = limit
+        self._profile_dir = profile_dir
+        self._deadline = None if limit is None else Deadline(limit, self._overdue)
 
     def begin(self) -> None:
         """See `Ending`.  Takes the signals now, and once more when the reactor runs, which then has set its own."""
+        if self._deadline is not None:
+            self._deadline.start()
         self._take_signals()
         self._reactor.callWhenRunning(self._take_signals)
 
@@ -55,6 +75,7 @@ class ProcessEnd:
         if status and not self._status:
             self._status = status
             atexit.register(self.abort, status)
+        self._run_deadline()
         self._reactor.callWhenRunning(self._stop_reactor)
 
     def abort(self, status: int) -> None:
@@ -66,12 +87,49 @@ class ProcessEnd:
                 continue  # it is closed, and we are leaving
         os._exit(status)
 
+    def stuck(self, why: str) -> None:
+        """See `Ending`.  Any thread; says on standard error where it wrote."""
+        if self._profile_dir is None:
+            return
+        text = f"{why}\n{dumps.stacks()}{dumps.pending_calls(self._reactor)}"
+        try:
+            path = dumps.dump(self._profile_dir, "goroutine", text)
+        except OSError as error:
+            dumps.complain(f"{why}; stack traces could not be written: {error}")
+        else:
+            dumps.complain(f"{why}; stack traces are in {path}")
+
     def _take_signals(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
+        if self._profile_dir is not None:
+            signal.signal(signal.SIGUSR1, self._on_profile)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self._run_deadline()
         self._reactor.callFromThread(self._stop_reactor)
+
+    def _on_profile(self, number: int, frame: FrameType | None) -> None:
+        self._reactor.callFromThread(self._write_profile)
+
+    def _write_profile(self) -> None:
+        assert self._profile_dir is not None, "the signal is taken only with it"
+        try:
+            path = dumps.dump(self._profile_dir, "heap", dumps.heap())
+        except OSError as error:
+            self._log.error("the heap profile could not be written: {error}", error=error)
+        else:
+            self._log.info("wrote a heap profile to {path}", path=path)
+
+    def _run_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.run()
+
+    def _overdue(self) -> None:
+        try:
+            self.stuck(f"did not end within {self._limit:.0f} s")
+        finally:
+            os._exit(FAILED)
 
     def _stop_reactor(self) -> None:
         with contextlib.suppress(ReactorNotRunning):  # it is stopping already

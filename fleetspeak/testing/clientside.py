@@ -84,6 +84,7 @@ class RecordingEnding:
     def __init__(self) -> None:
         self.ended: list[int] = []
         self.aborted: list[int] = []
+        self.complaints: list[str] = []
 
     def begin(self) -> None:
         """Nothing to prepare."""
@@ -95,6 +96,10 @@ class RecordingEnding:
     def abort(self, status: int) -> None:
         """Note it."""
         self.aborted.append(status)
+
+    def stuck(self, why: str) -> None:
+        """Note it."""
+        self.complaints.append(why)
 
 
 class FakeLink:

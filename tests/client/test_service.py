@@ -381,11 +381,14 @@ class StopTests(WholeClientCase):
 
     def test_what_takes_longer_than_ten_seconds_ends_with_status_1(self) -> None:
         service = self.start()
+        self.server.exchange(nonce=42)
         self.server.stop = Deferred  # type: ignore[method-assign, assignment]
         stopping = service.stopService()
         self.clock.advance(STOP_LIMIT)
         self.successResultOf(stopping)
         self.assertEqual(self.ending.ended, [1])
+        self.assertEqual(self.ending.complaints, [f"the client did not stop within {STOP_LIMIT} s"])
+        self.assertEqual(self.persistence.state.sequencing_nonce, 42, "the state is written nevertheless")
 
     def test_a_stop_during_the_start(self) -> None:
         self.install("Endless")

@@ -1,6 +1,9 @@
 """A client that twistd runs, with a transport in memory; the environment variable ENDING says what ends it."""
 
 import os
+import signal
+import time
+from pathlib import Path
 
 from twisted.application.service import Application
 from twisted.internet import reactor
@@ -36,11 +39,29 @@ def hang():
     reactor.stop()
 
 
+def wedge():
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(600)
+
+
+def block_a_thread():
+    reactor.callInThread(time.sleep, 600)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def profile():
+    os.kill(os.getpid(), signal.SIGUSR1)
+    reactor.callLater(0, reactor.callLater, 0, reactor.stop)
+
+
 ENDINGS = {
     "die": lambda: die(force=False),
     "forced die": lambda: die(force=True),
     "lonely": lambda: communicators.communicator.link.give_up("Too Lonely!", 2),
     "hang": hang,
+    "wedged": wedge,
+    "blocked thread": block_a_thread,
+    "SIGUSR1": profile,
 }
 ending = os.environ["ENDING"]
 if ending in ENDINGS:
@@ -51,7 +72,7 @@ application = Application("client")
 build_client(
     client_settings(),
     reactor,
-    ProcessEnd(reactor),
+    ProcessEnd(reactor, limit=float(os.environ["LIMIT"]), profile_dir=Path(os.environ["PROFILE_DIR"])),
     persistence=Unkept() if ending == "no state" else None,
     communicator=communicators,
 ).setServiceParent(application)
