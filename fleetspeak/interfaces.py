@@ -295,6 +295,7 @@ class IClientServiceContext(Interface):
     client_id = Attribute("ClientId: the current one; a rekey changes it.")
     labels = Attribute("tuple of str: this client's labels.")
     stats = Attribute("IClientStats: whom to tell of what the service does.")
+    spooled = Attribute("bool: an accepted message is on the disk, and survives the client.")
     std_forward = Attribute("bool: attach child processes to the client's own standard input and output, for testing.")
 
     def service_names() -> list[str]:

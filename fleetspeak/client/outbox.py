@@ -44,6 +44,11 @@ class ClientOutbox:
 
     # ---- for whoever sends
 
+    @property
+    def spooled(self) -> bool:
+        """Is a message of a service on the disk when it is accepted?"""
+        return False
+
     def submit(self, message: common.Message, on_ack: Callable[[], None] | None = None) -> Deferred[None]:
         """Take a message; an unknown priority becomes MEDIUM.
 

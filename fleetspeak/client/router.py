@@ -45,6 +45,11 @@ class Router:
         """Deliver no more to it."""
         self._endpoints.pop(name, None)
 
+    @property
+    def spooled(self) -> bool:
+        """Is a message of a service to the server on the disk when it is accepted?"""
+        return self._outbox.spooled
+
     def close(self) -> None:
         """Take nothing of the server any more: it sends it again to the client's next start."""
         self._closed = True

@@ -11,11 +11,15 @@ A service makes one `FleetspeakConnection` and then receives and sends for ever:
 When the client goes away, `FleetspeakConnection.Recv` raises `struct.error`, which is the way for a service to end.
 
 Everything here is thread-safe; calls block.
+
+A client that keeps messages in a spool offers an ack pipe, of which upstream knows nothing: then Send returns when
+the message is on the client's disk.
 """
 
 from __future__ import annotations
 
 import os
+import stat
 import struct
 import sys
 import threading
@@ -28,7 +32,9 @@ MAX_SIZE = 2 * 1024 * 1024
 
 _INFD = "FLEETSPEAK_COMMS_CHANNEL_INFD"
 _OUTFD = "FLEETSPEAK_COMMS_CHANNEL_OUTFD"
+_ACKFD = "FLEETSPEAK_COMMS_CHANNEL_ACKFD"
 _NUMBER = struct.Struct("<I")
+_COUNT = struct.Struct("<Q")
 _MAGIC = 0xF1EE1001
 _MAGIC_BYTES = _NUMBER.pack(_MAGIC)
 _SYSTEM = "system"
@@ -60,25 +66,33 @@ class FleetspeakConnection:
         self._write_file = _open_from_environment(_OUTFD, "wb") if write_file is None else write_file
         self._read_lock = threading.Lock()
         self._write_lock = threading.Lock()
+        self._acks = _AckReader.from_environment() if read_file is None and write_file is None else None
+        self._counted = 0
         with self._write_lock:
             self._write_file.write(_MAGIC_BYTES)
             self._write_file.flush()
         self._write(_startup_message(version))
+        if self._acks is not None:
+            self._write(common.Message(message_type="WantAcks", destination=common.Address(service_name=_SYSTEM)))
         with self._read_lock:
             self._read_magic()
 
     def Send(self, message: common.Message) -> int:
         """Send a message; the client fills in its source.  Blocks while the pipe is full.
 
+        With a client that has a spool it blocks until the message is there, and so survives whatever happens to
+        the client; several threads that send at a time wait together.
+
         @param message: needs a destination; one with a service name and no client id goes to the server.
         @return: the size of the serialized message in bytes.
         @raise ValueError: no `fleetspeak.Message`, over `MAX_SIZE`, or addressed to the client itself.
+        @raise BrokenPipeError: the client is gone, and may not have the message.
         """
         if not isinstance(message, common.Message):
             raise ValueError("Send requires a fleetspeak.Message")
         if message.destination.service_name == _SYSTEM:
             raise ValueError('Only predefined messages can have destination.service_name == "system"')
-        return self._write(message)
+        return self._write(message, counts=True)
 
     def Recv(self) -> tuple[common.Message, int]:
         """Receive the next message.  Blocks until there is one.
@@ -99,7 +113,8 @@ class FleetspeakConnection:
         """Tell the client that this process is alive; for services whose heartbeats are watched."""
         self._write(common.Message(message_type="Heartbeat", destination=common.Address(service_name=_SYSTEM)))
 
-    def _write(self, message: common.Message) -> int:
+    def _write(self, message: common.Message, *, counts: bool = False) -> int:
+        """Write a message.  If it `counts`, wait for the client's ack, where there are acks."""
         body = message.SerializeToString()
         size = len(body)
         if size > MAX_SIZE:
@@ -108,6 +123,10 @@ class FleetspeakConnection:
         with self._write_lock:
             self._write_file.write(frame)
             self._write_file.flush()
+            self._counted += counts
+            number = self._counted
+        if counts and self._acks is not None:
+            self._acks.wait_for(number)
         return size
 
     def _read_magic(self) -> None:
@@ -131,6 +150,64 @@ class FleetspeakConnection:
         if len(data) != size:
             raise struct.error(f"unpack requires a buffer of {size} bytes")
         return data
+
+
+class _AckReader:
+    """Reads the ack pipe: how many messages the client has on its disk."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._acked = 0
+        self._changed = threading.Condition()
+        self._reading = False
+        self._gone = False
+
+    @classmethod
+    def from_environment(cls) -> _AckReader | None:
+        """The one that the client offers, if it does and it came to this process."""
+        text = os.environ.get(_ACKFD, "")
+        if not text.isdecimal() or sys.platform == "win32":
+            return None
+        descriptor = int(text)
+        try:
+            import fcntl
+
+            readable = fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY
+            if not readable or not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+                return None
+            os.set_inheritable(descriptor, False)
+        except (OSError, OverflowError):
+            return None  # whoever started this process for the client has not handed it down
+        return cls(descriptor)
+
+    def wait_for(self, number: int) -> None:
+        """Return when so many messages are acked.  Raises BrokenPipeError if the client is gone before that.
+
+        Of the threads that wait, one reads for all.
+        """
+        with self._changed:
+            while self._acked < number:
+                if self._gone:
+                    raise BrokenPipeError("the client went away before it had the message")
+                if self._reading:
+                    self._changed.wait()
+                else:
+                    self._read()
+
+    def _read(self) -> None:
+        """Take what the pipe has; called with the lock, which is free while this waits."""
+        self._reading = True
+        self._changed.release()
+        data = b""
+        try:
+            data = os.read(self._descriptor, 512 * _COUNT.size)
+        finally:
+            self._changed.acquire()
+            self._reading = False
+            if data:
+                (self._acked,) = _COUNT.unpack(data[-_COUNT.size :])
+            self._changed.notify_all()
+        self._gone = not data
 
 
 def _startup_message(version: str | None) -> common.Message:

@@ -37,6 +37,8 @@ class RecordingContext:
         self.labels = ("amd64", "linux")
         self.stats = Stats()
         self.std_forward = std_forward
+        self.spooled = False
+        """Set it to have the service behave as if what it sends went to a disk."""
         self.hold = False
         self.sent: list[common.Message] = []
         self.on_acks: list[Callable[[], None] | None] = []

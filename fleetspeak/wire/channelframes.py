@@ -34,6 +34,11 @@ class Decoder:
         self._body: bytes | None = None
         self._error: ProtocolError | None = None
 
+    @property
+    def held(self) -> int:
+        """Bytes that came and belong to no body yet that was given."""
+        return len(self._buffer) + len(self._body or b"")
+
     def feed(self, data: bytes) -> list[bytes]:
         """The bodies that `data` completes, each once the magic number behind it has come.
 

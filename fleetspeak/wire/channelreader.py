@@ -33,6 +33,11 @@ class ChannelReader:
             self._since = now
         return bodies
 
+    @property
+    def held(self) -> int:
+        """Bytes that came of a message that is not whole yet."""
+        return self._decoder.held
+
     def finish(self) -> None:
         """The peer closed the channel.  Raises ProtocolError if it did so inside a message."""
         self._decoder.finish()

@@ -215,3 +215,70 @@ class Threads(SynchronousTestCase):
             worker.join(30)
         expected = {f"{thread}-{number}" for thread in range(threads) for number in range(per_thread)}
         self.assertEqual(expected, set(received))
+
+
+class Acks(SynchronousTestCase):
+    """The ack pipe, as a client offers it."""
+
+    def connect(self) -> tuple[FleetspeakConnection, int, int]:
+        """A connection, our end of its ack pipe, and our end of what it writes."""
+        fds = [os.pipe() for _ in range(3)]
+        (in_r, in_w), (out_r, out_w), (ack_r, self.ack_w) = fds
+        os.write(in_w, MAGIC)
+        names = {"INFD": in_r, "OUTFD": out_w, "ACKFD": ack_r}
+        environment = {f"FLEETSPEAK_COMMS_CHANNEL_{name}": str(fd) for name, fd in names.items()}
+        with mock.patch.dict(os.environ, environment):
+            connection = FleetspeakConnection("0.5")
+        self.addCleanup(connection._read_file.close)
+        self.addCleanup(connection._write_file.close)
+        for descriptor in (in_w, out_r, ack_r):
+            self.addCleanup(os.close, descriptor)
+        return connection, self.ack_w, out_r
+
+    def test_it_asks_for_acks_right_after_its_startup_data(self) -> None:
+        _, ack, written = self.connect()
+        os.close(ack)
+        startup, want = map(common.Message.FromString, channelframes.Decoder().feed(os.read(written, 4096)))
+        self.assertEqual("StartupData", startup.message_type)
+        expected = common.Message(message_type="WantAcks", destination=common.Address(service_name="system"))
+        self.assertEqual(expected, want)
+
+    def test_send_waits_for_its_number_and_not_for_heartbeats(self) -> None:
+        connection, ack, _ = self.connect()
+        connection.Heartbeat()
+        os.write(ack, struct.pack("<Q", 1))
+        self.assertEqual(0, connection.Send(common.Message()))
+        connection.Heartbeat()
+        late = threading.Timer(0.01, os.write, (ack, struct.pack("<QQ", 2, 5)))
+        late.start()
+        for _ in range(4):
+            connection.Send(common.Message())
+        late.join()
+        os.close(ack)
+
+    def test_a_client_that_goes_away_breaks_the_pipe_for_all_who_wait(self) -> None:
+        connection, ack, _ = self.connect()
+        broken: list[BaseException] = []
+
+        def send() -> None:
+            try:
+                connection.Send(common.Message())
+            except BrokenPipeError as error:
+                broken.append(error)
+
+        threads = [threading.Thread(target=send) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        os.write(ack, struct.pack("<Q", 1))
+        os.close(ack)
+        for thread in threads:
+            thread.join(30)
+        self.assertEqual(3, len(broken))
+        self.assertRaises(BrokenPipeError, connection.Send, common.Message())
+
+    def test_a_descriptor_that_was_not_handed_down_is_not_used(self) -> None:
+        """A launcher may pass on the environment, but only the descriptors that it knows."""
+        with open(os.devnull) as other:
+            for text in ("", "x", "-1", "99999", "9" * 40, str(other.fileno())):
+                with mock.patch.dict(os.environ, {"FLEETSPEAK_COMMS_CHANNEL_ACKFD": text}):
+                    self.assertIsNone(connector._AckReader.from_environment(), text)

@@ -116,6 +116,11 @@ class Child(ProcessProtocol):
         if reader is not None:
             reader.resumeProducing()
 
+    def fileno(self, descriptor: int) -> int | None:
+        """Our end of one of its pipes, while there is one."""
+        pipe = self._pipe(descriptor)
+        return None if pipe is None else pipe.fileno()
+
     def _pipe(self, descriptor: int) -> Any:
         return None if self._process is None else self._process.pipes.get(descriptor)
 

@@ -13,6 +13,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 
+from fleetspeak.client.process.ackpipe import AckPipe, make_small
 from fleetspeak.client.process.child import GRACE, Child, ChildGone, ExitStatus
 from fleetspeak.client.process.handedover import Frame, HandedOver
 from fleetspeak.client.process.outflow import Outflow
@@ -34,6 +35,8 @@ class Sender(Protocol):
 
     @property
     def client_id(self) -> ClientId: ...
+    @property
+    def spooled(self) -> bool: ...
     def send(self, message: common.Message) -> Deferred[None]: ...
 
 
@@ -73,6 +76,7 @@ class Execution:
         self._gatherer = OutputGatherer(program.flush_rules)
         self._messages = Outflow(program.service, context.send, self._child, [CHILD_WRITES])
         self._output = Outflow(program.service, context.send, self._child, [STDOUT, STDERR])
+        self._acks = AckPipe(reactor)
         self._timer: IDelayedCall | None = None
         self._when_open: list[Deferred[None]] = []
         self._when_over: list[Deferred[None]] = []
@@ -102,6 +106,8 @@ class Execution:
     def start(self) -> None:
         """Start the program.  Raises OSError or ValueError if that cannot be done."""
         null = os.open(os.devnull, os.O_RDWR)
+        if self._context.spooled:
+            self._acks.open()
         try:
             self._child.start(
                 self._clock,
@@ -111,8 +117,13 @@ class Execution:
                 # A process that uses the terminal must be in the group that has it.
                 own_group=not self._program.std_forward,
             )
+        except BaseException:
+            self._acks.close()
+            raise
         finally:
             os.close(null)
+            self._acks.started()
+        make_small(self._child.fileno(CHILD_WRITES))
         self._tell(LogLevel.info, "started process {pid}")
         assert self._child.input is not None
         # Should the process end before it took that, it is noticed elsewhere.
@@ -163,7 +174,7 @@ class Execution:
 
     def _environment(self) -> dict[str, str]:
         return {
-            **os.environ,
+            **self._acks.environment(os.environ),
             "FLEETSPEAK_CLIENT_ID": show(self._context.client_id),
             "FLEETSPEAK_COMMS_CHANNEL_INFD": str(CHILD_READS),
             "FLEETSPEAK_COMMS_CHANNEL_OUTFD": str(CHILD_WRITES),
@@ -177,7 +188,7 @@ class Execution:
             standard = {0: null, STDOUT: "r", STDERR: "r"}
         else:
             standard = {0: null, STDOUT: null, STDERR: null}
-        return {**standard, CHILD_READS: "w", CHILD_WRITES: "r"}
+        return {**standard, CHILD_READS: "w", CHILD_WRITES: "r", **self._acks.descriptors()}
 
     def _open(self) -> Deferred[None]:
         """Fires when the process takes messages."""
@@ -238,16 +249,20 @@ class Execution:
         try:
             for body in self._reader.feed(data, now):
                 message = _parse(body)
-                if message.destination.service_name == "system":
-                    self._take(message)
-                else:
+                if message.destination.service_name != "system":
                     messages.append(message)
+                elif message.message_type == "WantAcks" and self._acks.offered:
+                    self._messages.put(messages, self._reading_again)
+                    messages = []
+                    self._messages.tell_from_here(self._acks.tell)
+                else:
+                    self._take(message)
             self._reader.feed(b"", now)  # raises what is wrong behind these messages
         except ProtocolError as error:
             self._heard_all = True
             self._tell(LogLevel.warn, "process {pid} does not keep to the protocol: {error}", error=error)
             self._end(str(error))
-        self._messages.put(messages, self._reading_again)
+        self._messages.put(messages, self._reading_again, self._reader.held)
         if self._reader.opened and not was_open and not self._reason:
             waiting, self._when_open = self._when_open, []
             for opened in waiting:
@@ -355,6 +370,7 @@ class Execution:
         if self._over:
             return
         self._over = True
+        self._acks.close()
         self._stop_watching()
         waiting, self._when_over = self._when_over, []
         for over in waiting:

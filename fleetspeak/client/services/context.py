@@ -42,6 +42,11 @@ class ServiceContext:
         self._client_id = client_id
 
     @property
+    def spooled(self) -> bool:
+        """Is an accepted message on the disk?"""
+        return self._router.spooled
+
+    @property
     def client_id(self) -> ClientId:
         """The current one; a rekey changes it."""
         return self._client_id()

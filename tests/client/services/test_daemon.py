@@ -335,7 +335,7 @@ class LifeCycle(DaemonCase):
         await until(lambda: self.context.sent)
         self.context.hold = True
         await service.process(message("stuck"))
-        await until(lambda: service._execution is not None and service._execution._messages.blocked)
+        await until(lambda: self.context._held)
         started = self.context.reactor.seconds()
         await service.stop()
         self.assertLess(self.context.reactor.seconds() - started, 4.5)
