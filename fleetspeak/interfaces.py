@@ -337,6 +337,15 @@ class ICommunicator(Interface):
 class IPersistence(Interface):
     """Where a client keeps its state.  Calls block for as long as a small file takes."""
 
+    def claim() -> None:
+        """Keep every other client on this machine from this state, until `release` or the end of the process.
+
+        @raise ConfigError: another one has it; says which process.
+        """
+
+    def release() -> None:
+        """Let others have it."""
+
     def load() -> client.ClientState:
         """@return: a `fleetspeak.client.ClientState`, empty if there is none yet.
 

@@ -18,8 +18,7 @@ def _der(public_key: ec.EllipticCurvePublicKey | rsa.RSAPublicKey) -> bytes:
 
 
 class ClientIdTests(SynchronousTestCase):
-    def test_bytes(self) -> None:
-        """client-tests 1."""
+    def test_item_1_bytes(self) -> None:
         self.assertEqual(ids.show(ids.client_id(b"")), "nil")
         for raw in ("0000000000000000", "000000ff00000000", "fffefdfcfbfbfaf9"):
             self.assertEqual(ids.show(ids.client_id(bytes.fromhex(raw))), raw)
@@ -28,13 +27,11 @@ class ClientIdTests(SynchronousTestCase):
             self.assertEqual(str(error), "ClientID must be 8 bytes")
 
     @given(st.binary(min_size=8, max_size=8))
-    def test_text_round_trip(self, raw: bytes) -> None:
-        """client-tests 2."""
+    def test_item_2_text_round_trip(self, raw: bytes) -> None:
         self.assertEqual(ids.parse_client_id(ids.show(raw)), raw)
         self.assertEqual(ids.parse_client_id(raw.hex().upper()), raw)
 
-    def test_text(self) -> None:
-        """client-tests 2."""
+    def test_item_2_text(self) -> None:
         self.assertEqual(ids.parse_client_id(""), b"")
         self.assertEqual(ids.parse_client_id("nil"), b"")
         for text in ("0", "0" * 15, "0" * 17, "0" * 32):
@@ -45,14 +42,12 @@ class ClientIdTests(SynchronousTestCase):
     def test_spaces_are_no_digits(self) -> None:
         self.assertRaises(ValueError, ids.parse_client_id, "00 00 00 00 00 0")
 
-    def test_equal_bytes_are_the_same_key_of_a_dict(self) -> None:
-        """client-tests 3."""
+    def test_item_3_equal_bytes_are_the_same_key_of_a_dict(self) -> None:
         seen = {ids.client_id(bytes(8)): "zero"}
         self.assertEqual(seen[ids.parse_client_id("0" * 16)], "zero")
         self.assertNotIn(ids.client_id(b"\1" * 8), seen)
 
-    def test_a_key_has_one_id_and_two_keys_have_two(self) -> None:
-        """client-tests 4."""
+    def test_item_4_a_key_has_one_id_and_two_keys_have_two(self) -> None:
         for one, other in (
             (ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())),
             (rsa.generate_private_key(65537, 1024), rsa.generate_private_key(65537, 1024)),
@@ -62,8 +57,7 @@ class ClientIdTests(SynchronousTestCase):
                 ids.client_id_of_key(_der(one.public_key())), ids.client_id_of_key(_der(other.public_key()))
             )
 
-    def test_known_answers(self) -> None:
-        """client-tests 6."""
+    def test_item_6_known_answers(self) -> None:
         known = vectors.load("client_ids")
         for entry in known["derived"] + known["observed"]:
             key = bytes.fromhex(entry["pkix_public_der_hex"])
@@ -78,8 +72,7 @@ class ClientIdTests(SynchronousTestCase):
 
 
 class MessageIdTests(SynchronousTestCase):
-    def test_bytes(self) -> None:
-        """client-tests 5."""
+    def test_item_5_bytes(self) -> None:
         self.assertEqual(ids.show(ids.message_id(b"")), "nil")
         self.assertEqual(ids.show(ids.message_id(b"\xab" * 32)), "ab" * 32)
         for size in (3, 31, 33):
@@ -92,8 +85,8 @@ class MessageIdTests(SynchronousTestCase):
         error = self.assertRaises(ValueError, ids.parse_message_id, "00" * 31)
         self.assertEqual(str(error), "MessageID must be 64 characters")
 
-    def test_known_answers(self) -> None:
-        """client-tests 6, and the two of wire.md."""
+    def test_item_6_known_answers(self) -> None:
+        """The vector file, and the two of wire.md."""
         for entry in vectors.load("message_ids")["vectors"]:
             made = ids.message_id_of(
                 ClientId(bytes.fromhex(entry["client_id_hex"])),

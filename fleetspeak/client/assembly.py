@@ -41,7 +41,6 @@ from fleetspeak.interfaces import (
     ICommunicatorFactory,
     IPersistence,
 )
-from fleetspeak.pb import client
 from fleetspeak.program.ending import Ending
 
 
@@ -67,8 +66,8 @@ def persistence_for(settings: ClientSettings) -> IPersistence:
 def in_thread_of(reactor: Any) -> InThread:
     """Blocking calls go to the reactor's own pool of threads."""
 
-    def in_thread(call: Callable[[client.ClientState], None], state: client.ClientState, /) -> Deferred[None]:
-        return deferToThreadPool(reactor, reactor.getThreadPool(), call, state)
+    def in_thread(call: Callable[..., Any], *arguments: object) -> Deferred[Any]:
+        return deferToThreadPool(reactor, reactor.getThreadPool(), call, *arguments)
 
     return in_thread
 
@@ -96,12 +95,12 @@ def build_client(
     @raise ConfigError: the settings ask for what is not there.
     """
     transport = communicator or communicator_factory(settings)
-    state = StateKeeper(persistence or persistence_for(settings), reactor, in_thread or in_thread_of(reactor))
+    told = Stats(list(getPlugins(IClientStats, fleetspeak.plugins)) if stats is None else stats)
+    state = StateKeeper(persistence or persistence_for(settings), reactor, in_thread or in_thread_of(reactor), told)
 
     def client_id() -> ClientId:
         return state.identity.client_id
 
-    told = Stats(list(getPlugins(IClientStats, fleetspeak.plugins)) if stats is None else stats)
     outbox = ClientOutbox()
     flow = Flow()
     reports = Reports(outbox, reactor, client_id)

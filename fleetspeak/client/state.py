@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredLock
 from twisted.internet.interfaces import IReactorTime
@@ -11,8 +11,9 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from fleetspeak.client.identity import KeyedIdentity, load_identity, new_identity
+from fleetspeak.client.stats import Stats
 from fleetspeak.errors import ConfigError
-from fleetspeak.ids import show
+from fleetspeak.ids import NO_CLIENT, show
 from fleetspeak.interfaces import IPersistence
 from fleetspeak.pb import client
 from fleetspeak.security import keys
@@ -21,10 +22,8 @@ FLUSH_INTERVAL = 60.0
 """Seconds between looks whether something less urgent than the key must be written."""
 
 
-class InThread(Protocol):
-    """Runs a blocking call elsewhere; `deferToThreadPool` bound to a reactor and a pool is one."""
-
-    def __call__(self, call: Callable[[client.ClientState], None], state: client.ClientState, /) -> Deferred[None]: ...
+InThread = Callable[..., Deferred[Any]]
+"""Runs a blocking call with its arguments elsewhere; `deferToThreadPool` bound to a reactor and a pool is one."""
 
 
 class StateKeeper:
@@ -36,10 +35,13 @@ class StateKeeper:
 
     _log = Logger()
 
-    def __init__(self, persistence: IPersistence, clock: IReactorTime, in_thread: InThread) -> None:
+    def __init__(
+        self, persistence: IPersistence, clock: IReactorTime, in_thread: InThread, stats: Stats | None = None
+    ) -> None:
         self._persistence = persistence
         self._clock = clock
         self._in_thread = in_thread
+        self._stats = stats or Stats()
         self._state = client.ClientState()
         self._revoked: set[bytes] = set()
         self._identity: KeyedIdentity | None = None
@@ -77,28 +79,19 @@ class StateKeeper:
     def open(self) -> None:
         """Read the state, or make a new key, and write it before anybody can see it.  Blocks; begins no timer.
 
-        @raise ConfigError: it cannot be kept there, or its key cannot be read; says what to do.
+        @raise ConfigError: it cannot be kept there, another client has it, or its key cannot be read; says what to do.
         """
-        self._state = self._persistence.load()
-        self._revoked = {serial.lstrip(b"\0") for serial in self._state.revoked_cert_serials}
-        if self._state.client_key:
-            try:
-                self._identity = load_identity(self._state.client_key, self._clock.seconds())
-            except ValueError as error:
-                raise ConfigError(
-                    f"unable to parse client key of the state in {self._persistence}: {error}; put a good copy "
-                    "in its place, or move it away to start with a new identity"
-                ) from None
-        else:
-            self._identity = new_identity(self._clock.seconds())
-            self._state.client_key = keys.dump_sec1(self._identity.key)
+        self._persistence.claim()
         try:
-            self._persistence.save(self._state)
-        except OSError as error:
-            raise ConfigError(
-                f"cannot write the client's state to {self._persistence}: {error.strerror}; its folder must exist, "
-                "be writable for the client, and have room"
-            ) from error
+            self._state = self._persistence.load()
+            self._revoked = {serial.lstrip(b"\0") for serial in self._state.revoked_cert_serials}
+            self._identity, is_new = self._load_or_make_key()
+            self._save_at_start()
+        except ConfigError as error:
+            self._persistence.release()
+            self._stats.key_loaded(NO_CLIENT, False, error)
+            raise
+        self._stats.key_loaded(self._identity.client_id, is_new, None)
 
     def start(self) -> None:
         """Begin to write changes once a minute."""
@@ -109,6 +102,7 @@ class StateKeeper:
         if self._ticking.running:
             self._ticking.stop()
         await self._flush()
+        self._persistence.release()
 
     async def rekey(self) -> KeyedIdentity:
         """Become somebody else.  The new key is durable before it is used.
@@ -120,7 +114,11 @@ class StateKeeper:
         try:
             state = self._snapshot()
             state.client_key = keys.dump_sec1(identity.key)
-            await self._in_thread(self._persistence.save, state)
+            try:
+                await self._save(state)
+            except Exception:
+                self._dirty = True  # the new key, which nobody uses, may have got into the file
+                raise
             self._state.client_key = state.client_key
             previous, self._identity = self.identity, identity
         finally:
@@ -130,6 +128,7 @@ class StateKeeper:
             old=show(previous.client_id),
             client_id=show(identity.client_id),
         )
+        self._stats.key_loaded(identity.client_id, True, None)
         for listener in self._listeners:
             try:
                 listener(identity)
@@ -137,13 +136,47 @@ class StateKeeper:
                 self._log.failure("a listener failed at the new identity")
         return identity
 
+    def _load_or_make_key(self) -> tuple[KeyedIdentity, bool]:
+        """The identity, and whether it is a new one.  Raises ConfigError."""
+        if not self._state.client_key:
+            identity = new_identity(self._clock.seconds())
+            self._state.client_key = keys.dump_sec1(identity.key)
+            return identity, True
+        try:
+            return load_identity(self._state.client_key, self._clock.seconds()), False
+        except ValueError as error:
+            raise ConfigError(
+                f"unable to parse client key of the state in {self._persistence}: {error}; put a good copy "
+                "in its place, or move it away to start with a new identity"
+            ) from None
+
+    def _save_at_start(self) -> None:
+        """Raises ConfigError."""
+        try:
+            self._persistence.save(self._state)
+        except OSError as error:
+            self._stats.state_written(error)
+            raise ConfigError(
+                f"cannot write the client's state to {self._persistence}: {error.strerror}; its folder must exist, "
+                "be writable for the client, and have room"
+            ) from error
+        self._stats.state_written(None)
+
+    async def _save(self, state: client.ClientState) -> None:
+        try:
+            await self._in_thread(self._persistence.save, state)
+        except Exception as error:
+            self._stats.state_written(error)
+            raise
+        self._stats.state_written(None)
+
     async def _flush(self) -> None:
         await self._writing.acquire()
         try:
             if not self._dirty:
                 return
             self._dirty = False
-            await self._in_thread(self._persistence.save, self._snapshot())
+            await self._save(self._snapshot())
         except Exception as error:
             self._dirty = True
             self._log.error(

@@ -104,6 +104,18 @@ class ClientTests(ForegroundTestCase):
         self.assertTrue((self.folder / "state").exists(), "the state is written before the first contact")
         self.assertEqual(client.terminate(), 0)
 
+    def test_a_second_client_on_the_same_state_is_one_line_and_status_1(self) -> None:
+        first = self.start_client()
+        config = str(self.folder / "client.config")
+        second = self.start("fleetspeak-client", "--config", config, "-logtostderr")
+        self.assertEqual(second.wait(), 1)
+        (line,) = second.lines_matching("Stopped due to unrecoverable error")
+        self.assertIn(f"another client runs on the same state: process {first.pid} has locked", line)
+        first.kill()
+        third = self.start("fleetspeak-client", "--config", config, "-logtostderr")
+        third.wait_for_line("refused")
+        self.assertEqual(third.terminate(), 0)
+
     def test_sighup_reloads_in_the_same_process(self) -> None:
         client = self.start_client()
         os.kill(client.pid, signal.SIGHUP)

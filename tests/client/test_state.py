@@ -12,7 +12,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from fleetspeak.client.identity import load_identity
 from fleetspeak.client.persistence.memory import MemoryPersistence
 from fleetspeak.client.state import FLUSH_INTERVAL, StateKeeper
+from fleetspeak.client.stats import Stats
 from fleetspeak.errors import ConfigError
+from fleetspeak.ids import ClientId
 from fleetspeak.pb import client
 from tests.vectors import load
 
@@ -28,6 +30,13 @@ class Disk(MemoryPersistence):
         self.error: OSError | None = None
         self.saves = 0
         self.slow: list[Deferred[None]] | None = None
+        self.claims = 0
+
+    def claim(self) -> None:
+        self.claims += 1
+
+    def release(self) -> None:
+        self.claims -= 1
 
     def save(self, state: client.ClientState) -> None:
         if self.error is not None:
@@ -44,14 +53,30 @@ class Disk(MemoryPersistence):
         return done
 
 
+class Heard(Stats):
+    """Keeps what the hooks of item 9, 10 and 13 are told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.keys: list[tuple[ClientId, bool, Exception | None]] = []
+        self.writes: list[Exception | None] = []
+
+    def key_loaded(self, client_id: ClientId, new: bool, error: Exception | None) -> None:
+        self.keys.append((client_id, new, error))
+
+    def state_written(self, error: Exception | None) -> None:
+        self.writes.append(error)
+
+
 class StateKeeperTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.clock.advance(NOW)
         self.disk = Disk()
+        self.heard = Heard()
 
     def keeper(self) -> StateKeeper:
-        keeper = StateKeeper(self.disk, self.clock, self.disk.in_thread)
+        keeper = StateKeeper(self.disk, self.clock, self.disk.in_thread, Stats([self.heard]))
         keeper.open()
         return keeper
 
@@ -61,8 +86,43 @@ class StateKeeperTests(SynchronousTestCase):
         written = load_identity(self.disk.state.client_key, NOW)
         self.assertEqual(written.client_id, keeper.identity.client_id)
 
+    def test_item_9_the_hook_hears_of_each_new_key_in_order(self) -> None:
+        keeper = self.keeper()
+        first = keeper.identity.client_id
+        self.assertEqual(len(first), 8)
+        self.assertEqual((self.heard.keys, self.heard.writes), ([(first, True, None)], [None]))
+        second = self.successResultOf(Deferred.fromCoroutine(keeper.rekey())).client_id
+        self.assertNotIn(second, (first, b""))
+        self.assertEqual(self.heard.keys, [(first, True, None), (second, True, None)])
+        self.assertEqual(self.heard.writes, [None, None])
+
     def test_item_10_a_second_start_has_the_same_id(self) -> None:
-        self.assertEqual(self.keeper().identity.client_id, self.keeper().identity.client_id)
+        first = self.keeper().identity.client_id
+        self.assertEqual(self.keeper().identity.client_id, first)
+        self.assertEqual(self.heard.keys, [(first, True, None), (first, False, None)])
+
+    def test_item_13_without_persistence_the_key_is_new_at_each_start(self) -> None:
+        first = self.keeper().identity.client_id
+        self.disk = Disk()
+        second = self.keeper().identity.client_id
+        self.assertNotEqual(first, second)
+        self.assertEqual(self.heard.keys, [(first, True, None), (second, True, None)])
+
+    def test_the_state_is_ours_alone_from_open_to_close(self) -> None:
+        keeper = self.keeper()
+        self.assertEqual(self.disk.claims, 1)
+        self.successResultOf(Deferred.fromCoroutine(keeper.close()))
+        self.assertEqual(self.disk.claims, 0)
+
+    def test_hooks_hear_of_what_goes_wrong_and_nothing_stays_claimed(self) -> None:
+        self.disk = Disk(client.ClientState(client_key=b"no key"))
+        error = self.assertRaises(ConfigError, self.keeper)
+        self.assertEqual((self.heard.keys, self.heard.writes), ([(b"", False, error)], []))
+        self.disk = Disk()
+        self.disk.error = OSError(30, "Read-only file system")
+        self.assertRaises(ConfigError, self.keeper)
+        self.assertEqual(self.heard.writes, [self.disk.error])
+        self.assertEqual(self.disk.claims, 0)
 
     def test_item_11_state_files_of_the_go_client_give_its_ids(self) -> None:
         for vector in VECTORS["observed"] + VECTORS["made"]:

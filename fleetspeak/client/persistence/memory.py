@@ -15,6 +15,12 @@ class MemoryPersistence:
     def __init__(self, state: client.ClientState | None = None) -> None:
         self.state = state or client.ClientState()
 
+    def claim(self) -> None:
+        """Nobody else can have it."""
+
+    def release(self) -> None:
+        """Nothing to give back."""
+
     def load(self) -> client.ClientState:
         """A copy, as reading a file gives one."""
         return client.ClientState.FromString(self.state.SerializeToString())
