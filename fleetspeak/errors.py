@@ -19,6 +19,10 @@ class TooLarge(ProtocolError):
     """A peer announced or sent more than a limit allows; raised before memory is taken for it."""
 
 
+class ProxyRefused(FleetspeakError):
+    """A proxy does not make the connection.  The text has what it said and what to do, never a password."""
+
+
 class NotAuthorized(FleetspeakError):
     """An authorizer refused this contact."""
 

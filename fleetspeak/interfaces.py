@@ -20,6 +20,7 @@ from zope.interface import Attribute, Interface
 if TYPE_CHECKING:
     from google.protobuf.message import Message as ProtobufMessage
     from twisted.internet.defer import Deferred
+    from twisted.internet.interfaces import IStreamClientEndpoint
 
     from fleetspeak.client.link import Link
     from fleetspeak.config.client import ClientSettings
@@ -332,6 +333,26 @@ class ICommunicator(Interface):
 
     def reset() -> None:
         """Drop connections and make contact anew, with the current identity."""
+
+
+class IDialer(IPlugin):
+    """How a client gets a connection to its server: directly, through a proxy, or by a tunnel of your own.
+
+    Chosen by ``--dialer NAME``; `proxy` (the default) and `direct` are built in.  TLS, its verification, time limits
+    and TCP keep-alive are put on top of what it gives.
+    """
+
+    name = Attribute("str: by which it is chosen.")
+    help = Attribute("str: one line for people.")
+
+    def endpoint(host: str, port: int, settings: ClientSettings, reactor: Any) -> IStreamClientEndpoint:
+        """Called for each connection.
+
+        @param host: name or address of the server, as configured.
+        @param settings: the `fleetspeak.config.client.ClientSettings`.
+        @return: an `IStreamClientEndpoint`; its connections may be of any kind that carries bytes both ways.
+        @raise fleetspeak.errors.ConfigError: there is no way; the text says why and what to do.
+        """
 
 
 class IPersistence(Interface):

@@ -51,6 +51,7 @@ ALLOWED: dict[str, set[str]] = {
     "fleetspeak.plugins.server_builtins": {"fleetspeak.server", "fleetspeak.interfaces"},
     "fleetspeak.plugins.client_builtins": {"fleetspeak.client", "fleetspeak.interfaces"},
     "fleetspeak.plugins.communicators": {"fleetspeak.client", "fleetspeak.interfaces"},
+    "fleetspeak.plugins.dialers": {"fleetspeak.client", "fleetspeak.interfaces"},
     "fleetspeak.client_connector": BASE | {"fleetspeak.client_connector", "fleetspeak.wire"},
     "fleetspeak.server_connector": BASE | SERVER_ONLY | {"fleetspeak.server_connector"},
     "fleetspeak.cli": SETTINGS | SERVER_ONLY | {"fleetspeak.cli", "twisted"},

@@ -52,6 +52,7 @@ def client() -> None:
     flags.strings("server", "host:port of a server; may be repeated; instead of -config")
     flags.string("config_path", None, "folder of state and services; instead of -config")
     flags.strings("deployment_key_file", "PEM public key that must have signed the services; may be repeated")
+    flags.string("dialer", None, "how to connect: proxy (the default), direct, or the name of a plug-in")
     glog.declare(flags)
     values = flags.parse(sys.argv[1:])
     if values["config"] is None:
@@ -64,6 +65,7 @@ def client() -> None:
         "server",
         "config_path",
         "deployment_key_file",
+        "dialer",
     )
     begin_again_if_told = _stop_on_hangup()
     run("fleetspeak-client", values, as_options(values, names))

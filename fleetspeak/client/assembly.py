@@ -13,6 +13,7 @@ from twisted.plugin import getPlugins
 
 import fleetspeak.plugins
 from fleetspeak.client.addressing import SYSTEM
+from fleetspeak.client.comms.dialing import dialer_named
 from fleetspeak.client.core import ClientLink
 from fleetspeak.client.flow import Flow
 from fleetspeak.client.outbox import ClientOutbox
@@ -95,6 +96,7 @@ def build_client(
     @raise ConfigError: the settings ask for what is not there.
     """
     transport = communicator or communicator_factory(settings)
+    dialer_named(settings.dialer)
     told = Stats(list(getPlugins(IClientStats, fleetspeak.plugins)) if stats is None else stats)
     state = StateKeeper(persistence or persistence_for(settings), reactor, in_thread or in_thread_of(reactor), told)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from twisted.application.service import IService
@@ -33,6 +34,7 @@ class Options(usage.Options):
             "Folder of the client's state, communicator.txt, services/ and textservices/; made if it is missing. "
             "Without --config the default is ./fleetspeak-client.",
         ],
+        ["dialer", None, None, "How to connect: proxy (the default), direct, or the name of a plug-in."],
         ["profile-dir", None, "/tmp", "Where stack traces and heap profiles go."],  # noqa: S108  (the Go default)
     ]
     optFlags = [  # noqa: N815
@@ -55,6 +57,10 @@ class Options(usage.Options):
 
 def settings_of(options: Options) -> ClientSettings:
     """Read what the options name.  Raises ConfigError."""
+    return replace(_read(options), dialer=options["dialer"] or "")
+
+
+def _read(options: Options) -> ClientSettings:
     keys = [Path(path) for path in options["deployment-key-file"]]
     small = [name for name in ("trusted-cert-file", "server", "config-path") if options[name]]
     if options["config"] is not None:

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
@@ -15,6 +14,7 @@ from cryptography.x509 import Certificate
 
 from fleetspeak.config import textproto
 from fleetspeak.config.addresses import parse_host_port
+from fleetspeak.core.proxies import parse_proxy
 from fleetspeak.errors import ConfigError
 from fleetspeak.pb import client, client_config
 from fleetspeak.security.certificates import load_readable_certificates
@@ -27,7 +27,6 @@ _DEFAULT_SECONDS = {
 }
 """What the Go client uses where communicator.txt has 0."""
 
-_PROXY_SCHEMES = ("http", "https", "socks5")
 _STATE_FILE = "state"
 """Name of the state file in the small set-up's folder."""
 
@@ -51,6 +50,8 @@ class ClientSettings:
     proxy: str = ""
     client_certificate_header: str = ""
     server_name: str = ""
+    dialer: str = ""
+    """Name of the `IDialer` that makes the connections; empty for the default one."""
     deployment_keys: Sequence[RSAPublicKey] = ()
     """When there are any, a signed service configuration must verify with one of them."""
     warnings: tuple[str, ...] = ()
@@ -178,12 +179,9 @@ def _check_proxy(proxy: str) -> None:
     if not proxy:
         return
     try:
-        parts = urlsplit(proxy)
-        usable = parts.scheme in _PROXY_SCHEMES and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        usable = False
-    if not usable:
-        raise ConfigError("unable to parse proxy: expected a URL such as http://proxy.example:3128")
+        parse_proxy(proxy)
+    except ValueError as error:
+        raise ConfigError(f"unable to parse proxy: {error}") from None
 
 
 def _existing_directory(name: str, text: str) -> Path:

@@ -105,16 +105,32 @@ class ClientTlsPolicy:
         self._context = _context()
         self._context.use_certificate(certificate)
         self._context.use_privatekey(key)
-        store = self._context.get_cert_store()
-        assert store is not None  # every context has one
-        for authority in trusted:
-            store.add_cert(crypto.X509.from_cryptography(authority))
-        # Whatever is listed is trusted as it is, even if it is the server's own or an intermediate certificate.
-        store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN)
+        _trust(self._context, trusted)
 
     def creatorForNetloc(self, hostname: bytes, port: int) -> ClientConnectionCreator:  # noqa: N802
         name = self._server_name or hostname.decode("ascii")
         return ClientConnectionCreator(self._context, name, self._is_revoked)
+
+
+def proxy_tls(trusted: Sequence[Certificate], host: str) -> ClientConnectionCreator:
+    """TLS with a proxy, which is not yet that with the server: it tells the proxy nothing of the client.
+
+    @param trusted: certificates that the proxy's may end in; those that the system trusts are good, too.
+    @param host: what to find in the proxy's certificate.
+    """
+    context = _context()
+    context.set_default_verify_paths()
+    _trust(context, trusted)
+    return ClientConnectionCreator(context, host, lambda serial: False, "proxy")
+
+
+def _trust(context: SSL.Context, trusted: Sequence[Certificate]) -> None:
+    """Whatever is listed is trusted as it is, even if it is the server's own or an intermediate certificate."""
+    store = context.get_cert_store()
+    assert store is not None  # every context has one
+    for authority in trusted:
+        store.add_cert(crypto.X509.from_cryptography(authority))
+    store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN)
 
 
 @implementer(IOpenSSLClientConnectionCreator)
@@ -124,10 +140,14 @@ class ClientConnectionCreator:
     Raises ValueError if `name` can be neither a host name nor an IP address.
     """
 
-    def __init__(self, context: SSL.Context, name: str, is_revoked: Callable[[int], bool]) -> None:
+    def __init__(
+        self, context: SSL.Context, name: str, is_revoked: Callable[[int], bool], peer: str = "server"
+    ) -> None:
+        """@param peer: what it is called in errors."""
         self._context = context
         self._name = name
         self._is_revoked = is_revoked
+        self._peer = peer
         self._wanted: ServiceID
         if isIPAddress(name) or isIPv6Address(name):
             self._wanted, self._sni = IPAddress_ID(name), None
@@ -154,7 +174,8 @@ class ClientConnectionCreator:
 
     def _check_certificate(self, certificate: Certificate, error: int, depth: int) -> None:
         if error != SSL.X509VerificationCodes.OK:
-            raise VerificationFailed(f"the server's certificate is not acceptable: {_REASONS.get(error, error)}")
+            reason = _REASONS.get(error, error)
+            raise VerificationFailed(f"the {self._peer}'s certificate is not acceptable: {reason}")
         serial = certificate.serial_number
         if self._is_revoked(serial):
             raise VerificationFailed(f"certificate revoked: serial number {serial:x}")
@@ -162,7 +183,7 @@ class ClientConnectionCreator:
             try:
                 verify_service_identity(extract_patterns(certificate), [self._wanted], [])
             except VerificationError:
-                raise VerificationFailed(f"the server's certificate is not for {self._name}") from None
+                raise VerificationFailed(f"the {self._peer}'s certificate is not for {self._name}") from None
 
 
 def _as_refusal(error: Exception) -> VerificationFailed:

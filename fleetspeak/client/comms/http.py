@@ -11,12 +11,12 @@ from twisted.web.client import Agent, HTTPConnectionPool
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IBodyProducer, IResponse
 
+from fleetspeak.client.comms.dialing import dialer_named
 from fleetspeak.client.comms.endpoints import Endpoints
 from fleetspeak.client.comms.httpstream import HttpStream
 from fleetspeak.client.comms.servers import Server
 from fleetspeak.client.link import Link
 from fleetspeak.config.client import ClientSettings
-from fleetspeak.errors import ConfigError
 from fleetspeak.pb import common
 from fleetspeak.security.certificates import to_pem
 from fleetspeak.security.tls import ClientTlsPolicy
@@ -47,8 +47,6 @@ class Transport:
 
     def __init__(self, link: Link, settings: ClientSettings, reactor: Any) -> None:
         """@raise ConfigError: the settings ask for something that there is not."""
-        if settings.proxy:
-            raise ConfigError("proxy: not yet supported in this version; remove it, or keep using the Go client there")
         identity = link.identity
         policy = ClientTlsPolicy(
             settings.trusted_certs, identity.key, identity.certificate, settings.server_name, link.is_revoked
@@ -57,7 +55,7 @@ class Transport:
         self._reactor = reactor
         self._client_id = identity.client_id
         self._headers = _headers(settings, to_pem(identity.certificate))
-        self._endpoints = Endpoints(reactor, policy)
+        self._endpoints = Endpoints(settings, reactor, policy, dialer_named(settings.dialer))
         self._pool = HTTPConnectionPool(reactor)  # type: ignore[no-untyped-call]
         self._pool.cachedConnectionTimeout = IDLE_TIMEOUT
         self._agent = Agent.usingEndpointFactory(reactor, self._endpoints, self._pool)  # type: ignore[no-untyped-call]

@@ -12,7 +12,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from fleetspeak.client.comms.endpoints import HANDSHAKE_TIMEOUT, HandshakenEndpoint, HandshakeTimeout
+from fleetspeak.client.comms.handshake import HANDSHAKE_TIMEOUT, HandshakenEndpoint, HandshakeTimeout
 
 
 class Inner(Protocol):

@@ -180,11 +180,9 @@ class ReadBodyTests(SynchronousTestCase):
 
 
 class TransportTests(SynchronousTestCase):
-    def test_a_proxy_is_refused_for_now(self) -> None:
-        error = self.assertRaises(
-            ConfigError, Transport, FakeLink(), client_settings(proxy="http://proxy:3128"), Clock()
-        )
-        self.assertIn("not yet", str(error))
+    def test_an_unknown_dialer_is_an_error_that_names_the_known_ones(self) -> None:
+        error = self.assertRaises(ConfigError, Transport, FakeLink(), client_settings(dialer="pigeon"), Clock())
+        self.assertEqual(str(error), 'no dialer is called "pigeon"; there are: direct, proxy')
 
     def test_a_rekey_makes_it_stale(self) -> None:
         link = FakeLink()
