@@ -53,3 +53,12 @@ class TemporaryError(FleetspeakError):
 
 class PermanentError(FleetspeakError):
     """A service will never be able to process this message; the text is stored as the reason."""
+
+
+class FileUnavailable(FleetspeakError):
+    """No server gave a file."""
+
+    def __init__(self, text: str, status: int | None = None) -> None:
+        """@param status: the HTTP status of the last answer; None if there was none."""
+        super().__init__(text)
+        self.status = status
