@@ -18,10 +18,14 @@ from twisted.plugin import IPlugin
 from zope.interface import Attribute, Interface
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from google.protobuf.message import Message as ProtobufMessage
     from twisted.internet.defer import Deferred
     from twisted.internet.interfaces import IStreamClientEndpoint
+    from twisted.web.iweb import IResponse
 
+    from fleetspeak.client.comms.servers import Server
     from fleetspeak.client.link import Link
     from fleetspeak.config.client import ClientSettings
     from fleetspeak.core.authorization import CheckedSignature, Claimed
@@ -36,6 +40,7 @@ if TYPE_CHECKING:
         ContactEntry,
         Exchange,
         Exchanged,
+        FetchedFile,
         Label,
         ResultUpdate,
     )
@@ -311,6 +316,26 @@ class IClientServiceContext(Interface):
         @raise ValueError: (in the Deferred) the destination is missing or is another client.
         """
 
+    def get_file(
+        name: str, path: Path, *, since: float | None = None, max_bytes: int = ..., timeout: float = ...
+    ) -> Deferred[FetchedFile | None]:
+        """Bring a file that the servers have for this service to the disk, whole or not at all.
+
+        It is written beside `path` and renamed at the end.  What there is of it when the connection breaks, this is
+        cancelled or the client stops is kept, and gone on with by the next call for the same file and path.
+
+        Fires once the client has a communicator, which is after all services have started: do not wait for it in
+        `start`.
+
+        @param path: where the file shall be; its folder must exist.  The file is readable by its owner alone.
+        @param since: seconds since the Unix epoch; only a file that was modified later is fetched.
+        @param max_bytes: a larger file is refused before it takes room; 1 GiB by default.
+        @param timeout: seconds for all of it; an hour by default.
+        @return: Deferred of a `fleetspeak.records.FetchedFile`, or of None: the file is not newer.  Cancellable.
+        @raise fleetspeak.errors.FileUnavailable: (in the Deferred) no server gave it.
+        @raise fleetspeak.errors.FleetspeakError: it cannot be written there, or is being fetched to there already.
+        """
+
 
 class ICommunicatorFactory(IFactory):
     """Builds the transport of a client; `polling` and `streaming` are built in."""
@@ -333,6 +358,18 @@ class ICommunicator(Interface):
 
     def reset() -> None:
         """Drop connections and make contact anew, with the current identity."""
+
+    def servers() -> Sequence[Server]:
+        """@return: the `fleetspeak.client.comms.servers.Server`s in the order in which they are tried now."""
+
+    def get(server: Server, path: str, headers: Sequence[tuple[str, str]]) -> Deferred[IResponse]:
+        """Ask one of them for a file, over the transport that there is.
+
+        @param path: percent-escaped.
+        @param headers: names and values, besides those of every request.
+        @return: Deferred of the head of the answer, a `twisted.web.iweb.IResponse` of whatever status; cancelling
+            it ends the request.
+        """
 
 
 class IDialer(IPlugin):

@@ -117,3 +117,13 @@ class ContactEntry(NamedTuple):
     """Grows with each contact; where to go on with the next page."""
     contact: Contact
     time_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class FetchedFile:
+    """A file that a client brought to its disk."""
+
+    size: int
+    """Bytes."""
+    modified: int | None
+    """Seconds since the Unix epoch, as the server dates it; None if it does not."""

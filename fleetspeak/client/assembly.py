@@ -15,12 +15,14 @@ import fleetspeak.plugins
 from fleetspeak.client.addressing import SYSTEM
 from fleetspeak.client.comms.dialing import dialer_named
 from fleetspeak.client.core import ClientLink
+from fleetspeak.client.files import POLLING_LIMIT, STREAMING_LIMIT, Files
 from fleetspeak.client.flow import Flow
 from fleetspeak.client.outbox import ClientOutbox
 from fleetspeak.client.persistence.filesystem import FilePersistence
 from fleetspeak.client.persistence.memory import MemoryPersistence
 from fleetspeak.client.process.usage import Observe, ObserveInThread, Subject, UsageMonitor
 from fleetspeak.client.reports import Reports
+from fleetspeak.client.revocation import RevocationUpdates
 from fleetspeak.client.router import Router
 from fleetspeak.client.service import ClientService
 from fleetspeak.client.services.context import ServiceContext
@@ -98,7 +100,8 @@ def build_client(
     transport = communicator or communicator_factory(settings)
     dialer_named(settings.dialer)
     told = Stats(list(getPlugins(IClientStats, fleetspeak.plugins)) if stats is None else stats)
-    state = StateKeeper(persistence or persistence_for(settings), reactor, in_thread or in_thread_of(reactor), told)
+    in_thread = in_thread or in_thread_of(reactor)
+    state = StateKeeper(persistence or persistence_for(settings), reactor, in_thread, told)
 
     def client_id() -> ClientId:
         return state.identity.client_id
@@ -109,12 +112,16 @@ def build_client(
     router = Router(outbox, reports, client_id)
     link = ClientLink(state, outbox, router, flow, settings.labels, ending, time.time_ns, told, watchdog)
 
+    limit = STREAMING_LIMIT if settings.streaming else POLLING_LIMIT
+    files = Files(settings.labels, told, reactor, in_thread, limit)
+
     def make_context(service_name: str, service_names: Callable[[], list[str]], /) -> IClientServiceContext:
         return ServiceContext(
             service_name,
             reactor,
             settings.labels,
             router=router,
+            files=files,
             client_id=client_id,
             service_names=service_names,
             stats=told,
@@ -151,6 +158,8 @@ def build_client(
         reports=reports,
         manager=manager,
         system=system,
+        files=files,
+        revocation=RevocationUpdates(files, state, reactor),
         load_services=lambda: _services_of(settings),
         make_communicator=make_communicator,
         make_monitor=make_monitor,

@@ -9,9 +9,11 @@ from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError
 from twisted.logger import Logger
 
+from fleetspeak.client.files import Files
 from fleetspeak.client.outbox import ClientOutbox
 from fleetspeak.client.process.usage import UsageMonitor
 from fleetspeak.client.reports import Reports
+from fleetspeak.client.revocation import RevocationUpdates
 from fleetspeak.client.router import Router
 from fleetspeak.client.services.loader import ServiceFile
 from fleetspeak.client.services.manager import ServiceManager
@@ -51,6 +53,8 @@ class ClientService(Service):
         reports: Reports,
         manager: ServiceManager,
         system: SystemService,
+        files: Files,
+        revocation: RevocationUpdates,
         load_services: Callable[[], Iterable[ServiceFile]],
         make_communicator: Callable[[], ICommunicator],
         make_monitor: Callable[[], UsageMonitor],
@@ -65,6 +69,8 @@ class ClientService(Service):
         self._reports = reports
         self._manager = manager
         self._system = system
+        self._files = files
+        self._revocation = revocation
         self._load_services = load_services
         self._make_communicator = make_communicator
         self._communicator: ICommunicator | None = None
@@ -115,6 +121,8 @@ class ClientService(Service):
         self._monitor.start()
         self._communicator = self._make_communicator()
         self._communicator.start()
+        self._files.start(self._communicator)
+        self._revocation.start()
         self._log.info(
             "client {client_id} started with {count} services",
             client_id=show(self._state.identity.client_id),
@@ -125,8 +133,10 @@ class ClientService(Service):
         self._router.close()
         if self._monitor is not None:
             self._monitor.stop()
+        self._revocation.stop()
         try:
             await self._manager.stop()
+            await self._files.stop()
             await self._system.finished()
             self._reports.flush()
             if self._communicator is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredLock
@@ -20,6 +20,9 @@ from fleetspeak.security import keys
 
 FLUSH_INTERVAL = 60.0
 """Seconds between looks whether something less urgent than the key must be written."""
+
+MAX_REVOKED = 100_000
+"""Serial numbers of revoked certificates that are kept; they are never removed."""
 
 
 InThread = Callable[..., Deferred[Any]]
@@ -71,6 +74,21 @@ class StateKeeper:
     def is_revoked(self, serial: int) -> bool:
         """Is this serial number of a certificate on the list of revoked ones?"""
         return bool(self._revoked) and serial.to_bytes((serial.bit_length() + 7) // 8, "big") in self._revoked
+
+    async def revoke(self, serials: Iterable[bytes]) -> int:
+        """Add these serial numbers (big-endian) to the list, and write it.  Returns how many were not on it yet.
+
+        They count from the next handshake on, written or not.  What cannot be written is logged, and tried again.
+        """
+        new = {stripped for serial in serials if (stripped := serial.lstrip(b"\0"))} - self._revoked
+        if len(self._revoked) + len(new) > MAX_REVOKED:
+            raise ValueError(f"more than {MAX_REVOKED} revoked serial numbers")
+        if new:
+            self._revoked |= new
+            self._state.revoked_cert_serials.extend(sorted(new))
+            self._dirty = True
+            await self._flush()
+        return len(new)
 
     def on_rekey(self, listener: Callable[[KeyedIdentity], None]) -> None:
         """Call `listener` with each new identity from now on."""

@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.protocol import Protocol
 from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+from twisted.web.client import ResponseDone
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IResponse
 from zope.interface import implementer
 
+from fleetspeak.client.comms.servers import Server
+from fleetspeak.client.files import MAX_FILE, PATIENCE
 from fleetspeak.client.flow import Flow
 from fleetspeak.client.identity import KeyedIdentity, new_identity
 from fleetspeak.client.link import Link
 from fleetspeak.client.outbox import ClientOutbox
 from fleetspeak.client.stats import Stats
 from fleetspeak.config.client import ClientSettings
+from fleetspeak.errors import FileUnavailable
 from fleetspeak.ids import ClientId
 from fleetspeak.interfaces import IClientServiceContext, ICommunicator, ICommunicatorFactory
 from fleetspeak.pb import client, common
+from fleetspeak.records import FetchedFile
 from fleetspeak.wire import contact as wire_contact
 
 TEST_CLIENT_ID = ClientId(bytes.fromhex("0102030405060708"))
@@ -40,6 +50,8 @@ class RecordingContext:
         self.spooled = False
         """Set it to have the service behave as if what it sends went to a disk."""
         self.hold = False
+        self.files: dict[str, bytes] = {}
+        """What servers have for this service."""
         self.sent: list[common.Message] = []
         self.on_acks: list[Callable[[], None] | None] = []
         self._held: list[tuple[common.Message, Callable[[], None] | None, Deferred[None]]] = []
@@ -57,6 +69,21 @@ class RecordingContext:
             return accepted
         self._keep(message, on_ack)
         return succeed(None)
+
+    def get_file(
+        self,
+        name: str,
+        path: Path,
+        *,
+        since: float | None = None,
+        max_bytes: int = MAX_FILE,
+        timeout: float = PATIENCE,
+    ) -> Deferred[FetchedFile | None]:
+        """One of `files`, undated."""
+        if name not in self.files:
+            return fail(FileUnavailable("unable to retrieve file, last attempt failed with: it is not there", 404))
+        path.write_bytes(self.files[name])
+        return succeed(FetchedFile(len(self.files[name]), None))
 
     def accept(self) -> None:
         """Take what is held, and hold nothing from now on."""
@@ -163,6 +190,30 @@ class FakeLink:
         self.gave_up.append((reason, exit_code))
 
 
+@implementer(IResponse)
+class FakeResponse:
+    """An answer whose body is there at once."""
+
+    version = (b"HTTP", 1, 1)
+    phrase = b"Text"
+    request = None
+    previousResponse = None  # noqa: N815
+
+    def __init__(self, code: int, content: bytes, headers: Mapping[str, Sequence[str]] | None = None) -> None:
+        self.code = code
+        self.length = len(content)
+        self.headers = Headers(headers)
+        self._content = content
+
+    def deliverBody(self, protocol: Protocol) -> None:  # noqa: N802
+        """All of it."""
+        protocol.dataReceived(self._content)
+        protocol.connectionLost(Failure(ResponseDone()))  # type: ignore[no-untyped-call]
+
+    def setPreviousResponse(self, previous: IResponse) -> None:  # noqa: N802
+        """There is none."""
+
+
 @implementer(ICommunicator)
 class FakeCommunicator:
     """A transport and a server in one: a test says when there is contact, and what the server sends."""
@@ -174,6 +225,12 @@ class FakeCommunicator:
         self.resets = 0
         self.contacts: list[common.ContactData] = []
         """Every contact data that the client made."""
+        self.files: dict[str, bytes] = {}
+        """What the server has, by path."""
+        self.asked: list[tuple[str, Sequence[tuple[str, str]]]] = []
+        """Paths and headers of all requests for files."""
+        self.hangs = False
+        """Requests for files are not answered."""
 
     def start(self) -> None:
         """Note it."""
@@ -188,6 +245,18 @@ class FakeCommunicator:
     def reset(self) -> None:
         """Note it."""
         self.resets += 1
+
+    def servers(self) -> Sequence[Server]:
+        """There is one."""
+        return [Server("memory", 0)]
+
+    def get(self, server: Server, path: str, headers: Sequence[tuple[str, str]]) -> Deferred[IResponse]:
+        """One of `files`."""
+        self.asked.append((path, headers))
+        if self.hangs:
+            return Deferred()
+        content = self.files.get(path)
+        return succeed(FakeResponse(404, b"file not found\n") if content is None else FakeResponse(200, content))
 
     def exchange(self, *messages: common.Message, first: bool = True, nonce: int = 1) -> list[common.Message]:
         """One contact: the client sends what it has, and gets these messages.
@@ -214,10 +283,13 @@ class FakeCommunicatorFactory:
 
     def __init__(self) -> None:
         self.made: FakeCommunicator | None = None
+        self.hangs = False
+        """For those it makes."""
 
     def make(self, link: Link, settings: ClientSettings, reactor: Any) -> ICommunicator:
         """Make one."""
         self.made = FakeCommunicator(link)
+        self.made.hangs = self.hangs
         return self.made
 
     @property

@@ -22,7 +22,7 @@ from fleetspeak.core.usage import Sample
 from fleetspeak.errors import ConfigError
 from fleetspeak.ids import ClientId
 from fleetspeak.interfaces import IClientService, IClientServiceContext, IClientServiceFactory
-from fleetspeak.pb import client, common, stdin_config, system
+from fleetspeak.pb import common, stdin_config, system
 from fleetspeak.testing.clientside import (
     FakeCommunicator,
     FakeCommunicatorFactory,
@@ -173,9 +173,9 @@ def errors_of(messages: list[common.Message]) -> list[tuple[bytes, str]]:
     return [(error.message_id, error.error) for error in errors]
 
 
-def in_thread(call: Callable[[client.ClientState], None], state: client.ClientState, /) -> Deferred[None]:
+def in_thread(call: Callable[..., Any], /, *args: Any) -> Deferred[Any]:
     """Do it at once."""
-    return execute(call, state)
+    return execute(call, *args)
 
 
 _moments = count(1.0)

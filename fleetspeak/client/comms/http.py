@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -69,6 +69,16 @@ class Transport:
         """Send a request; fires with the head of the response, of whatever status.  Cancelling ends the connection."""
         url = f"https://{server}{path}".encode("ascii")
         response: Deferred[IResponse] = self._agent.request(b"POST", url, self._headers, body)
+        return response
+
+    def get(self, server: Server, path: str, headers: Iterable[tuple[str, str]]) -> Deferred[IResponse]:
+        """The same for a request without a body."""
+        asked = self._headers.copy()
+        asked.removeHeader("Content-Encoding")
+        for name, value in headers:
+            asked.addRawHeader(name, value)
+        url = f"https://{server}{path}".encode("ascii")
+        response: Deferred[IResponse] = self._agent.request(b"GET", url, asked)
         return response
 
     def open_stream(self, server: Server, path: str, on_drained: Callable[[], None]) -> Deferred[HttpStream]:

@@ -9,6 +9,7 @@ from typing import Any
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+from twisted.web.iweb import IResponse
 from zope.interface import implementer
 
 from fleetspeak.client.comms.bodies import WholeBody, read_body
@@ -86,6 +87,14 @@ class PollingCommunicator:
             self._wake.ring()
         else:
             self._interrupt()
+
+    def servers(self) -> Sequence[Server]:
+        """See `ICommunicator`."""
+        return self._servers.order()
+
+    def get(self, server: Server, path: str, headers: Sequence[tuple[str, str]]) -> Deferred[IResponse]:
+        """See `ICommunicator`."""
+        return self._transport.get(server, path, headers)
 
     async def _run(self) -> None:
         while not self._stopping:

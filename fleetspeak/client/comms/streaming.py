@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+from twisted.web.iweb import IResponse
 from zope.interface import implementer
 
 from fleetspeak.client.comms.http import Transport, reason_of
@@ -77,15 +78,18 @@ class StreamingCommunicator:
     async def stop(self) -> None:
         """See `ICommunicator`."""
         self._stopping = True
-        if self._running is None:
-            return
+        if self._running is not None:
+            await self._end(self._running)
+        await self._transport.close()
+
+    async def _end(self, running: Deferred[None]) -> None:
         try:
             await Deferred.fromCoroutine(self._farewell()).addTimeout(FAREWELL, self._reactor)
         except TimeoutError:
             self._log.warn("what was left could not be delivered within {seconds} s", seconds=FAREWELL)
         self._interrupt()
-        self._running.cancel()
-        await self._running
+        running.cancel()
+        await running
 
     def reset(self) -> None:
         """See `ICommunicator`.  May be called from within `Link.received`, too."""
@@ -94,10 +98,19 @@ class StreamingCommunicator:
         if not self._interrupt():
             self._wake.ring()
 
+    def servers(self) -> Sequence[Server]:
+        """See `ICommunicator`."""
+        return self._servers.order()
+
+    def get(self, server: Server, path: str, headers: Sequence[tuple[str, str]]) -> Deferred[IResponse]:
+        """See `ICommunicator`."""
+        return self._transport.get(server, path, headers)
+
     async def _run(self) -> None:
         while not self._stopping:
             self._reset = False
             if self._transport.is_stale:
+                await self._transport.close()
                 self._transport = Transport(self._link, self._settings, self._reactor)
             session = await self._connect()
             if session is not None:

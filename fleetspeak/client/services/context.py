@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
+from fleetspeak.client.files import MAX_FILE, PATIENCE, Files
 from fleetspeak.client.router import Router
 from fleetspeak.client.stats import Stats
 from fleetspeak.ids import ClientId
 from fleetspeak.interfaces import IClientServiceContext
 from fleetspeak.pb import common
+from fleetspeak.records import FetchedFile
 
 
 @implementer(IClientServiceContext)
@@ -26,6 +29,7 @@ class ServiceContext:
         labels: tuple[str, ...],
         *,
         router: Router,
+        files: Files,
         client_id: Callable[[], ClientId],
         service_names: Callable[[], list[str]],
         stats: Stats,
@@ -39,6 +43,7 @@ class ServiceContext:
         self.std_forward = std_forward
         """Attach children to the client's own stdin, stdout and stderr; an aid for testing."""
         self._router = router
+        self._files = files
         self._client_id = client_id
 
     @property
@@ -54,3 +59,15 @@ class ServiceContext:
     def send(self, message: common.Message, on_ack: Callable[[], None] | None = None) -> Deferred[None]:
         """See `IClientServiceContext.send`."""
         return self._router.send(self.service_name, message, on_ack)
+
+    def get_file(
+        self,
+        name: str,
+        path: Path,
+        *,
+        since: float | None = None,
+        max_bytes: int = MAX_FILE,
+        timeout: float = PATIENCE,
+    ) -> Deferred[FetchedFile | None]:
+        """See `IClientServiceContext.get_file`."""
+        return self._files.fetch(self.service_name, name, path, since=since, max_bytes=max_bytes, timeout=timeout)

@@ -33,6 +33,8 @@ class Request:
     line: str
     headers: dict[str, str]
     client_id: ClientId
+    all_headers: list[tuple[str, str]] = field(default_factory=list)
+    """With those that come several times."""
     contacts: list[common.ContactData] = field(default_factory=list)
     """One for a poll; each record of a stream."""
     labels: list[str] = field(default_factory=list)
@@ -95,6 +97,10 @@ class FakeServer(Factory):
         """All of them, of all requests."""
         return [message for contact in self.contacts for message in contact.messages]
 
+    def serve_file(self, connection: Connection, request: Request) -> None:
+        """Answer a GET; here there are no files."""
+        connection.respond(404, b"file not found\n")
+
     def answer(self) -> common.ContactData:
         """For a poll or the first record of a stream."""
         messages, self.to_send = self.to_send, []
@@ -131,6 +137,14 @@ class Connection(Protocol):
         self.acked += 1
         self.send(common.ContactData(ack_index=self.acked))
 
+    def respond(self, status: int, body: bytes, headers: str = "", *, cut: int | None = None) -> None:
+        """Answer with a whole body, or break after the first `cut` bytes of it."""
+        length = "" if "Transfer-Encoding" in headers or status == 304 else f"Content-Length: {len(body)}\r\n"
+        assert self.transport is not None
+        self.transport.write(f"HTTP/1.1 {status} Text\r\n{length}{headers}\r\n".encode() + body[:cut])
+        if cut is not None:
+            self.transport.loseConnection()
+
     def close(self) -> None:
         """End this connection."""
         assert self.transport is not None
@@ -160,9 +174,14 @@ class Connection(Protocol):
             return False
         self._buffer = rest
         line, *lines = head.decode("ascii").split("\r\n")
-        headers = {name.lower(): value for name, value in (header.split(": ", 1) for header in lines)}
-        self.request = Request(line, headers, self._client_id())
+        pairs = [(name.lower(), value) for name, value in (header.split(": ", 1) for header in lines)]
+        headers = dict(pairs)
+        self.request = Request(line, headers, self._client_id(), pairs)
         self.server.requests.append(self.request)
+        if line.startswith("GET "):
+            request, self.request = self.request, None
+            self.server.serve_file(self, request)
+            return True
         self._inflater = Inflater() if headers.get("content-encoding") == "deflate" else None
         self._chunked = headers.get("transfer-encoding") == "chunked"
         self._left = int(headers.get("content-length", "0"))
@@ -182,9 +201,7 @@ class Connection(Protocol):
         body, self._buffer = self._buffer[: self._left], self._buffer[self._left :]
         self._note(self.request, self._plain(body))
         answer = self.server.answer().SerializeToString() if self.server.status == 200 else b"no\n"
-        head = f"HTTP/1.1 {self.server.status} Text\r\nContent-Length: {len(answer)}\r\n\r\n".encode()
-        assert self.transport is not None
-        self.transport.write(head + answer)
+        self.respond(self.server.status, answer)
         self.request = None
         return True
 
