@@ -45,6 +45,7 @@ from fleetspeak.interfaces import (
     IPersistence,
 )
 from fleetspeak.program.ending import Ending
+from fleetspeak.program.systemd import Notifier
 
 
 def service_factories() -> dict[str, IClientServiceFactory]:
@@ -88,6 +89,7 @@ def build_client(
     stats: Sequence[IClientStats] | None = None,
     watchdog: Watchdog | None = None,
     observe: Observe | None = None,
+    notifier: Notifier | None = None,
 ) -> ClientService:
     """A client ready to be started.  Touches neither disk nor network yet, except to look for plug-ins.
 
@@ -95,6 +97,7 @@ def build_client(
     @param std_forward: attach every daemon to the client's own stdin, stdout and stderr.
     @param stats: who hears of what the client does; by default the plug-ins for that.
     @param watchdog: ends the process if the client makes no more attempts at contact.
+    @param notifier: tells systemd; by default nobody is told.
     @raise ConfigError: the settings ask for what is not there.
     """
     transport = communicator or communicator_factory(settings)
@@ -167,6 +170,8 @@ def build_client(
         ending=ending,
         clock=reactor,
         watchdog=watchdog,
+        notifier=notifier or Notifier(),
+        describe=link.describe,
     )
 
 

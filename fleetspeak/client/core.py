@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 
 from twisted.internet.defer import Deferred
@@ -47,6 +48,7 @@ class ClientLink:
         self._stats = stats
         self._watchdog = watchdog
         self._known_as: ClientId = NO_CLIENT
+        self._last_contact: tuple[str, int] | None = None
 
     @property
     def identity(self) -> KeyedIdentity:
@@ -96,12 +98,23 @@ class ClientLink:
 
     def contacted(self, server: str) -> None:
         """See `Link`.  Logs the first contact of each identity."""
+        self._last_contact = (server, self._now_ns())
         client_id = self._state.identity.client_id
         if client_id != self._known_as:
             self._known_as = client_id
             self._log.info(
                 "contact with {server} established as client {client_id}", server=server, client_id=show(client_id)
             )
+
+    def describe(self) -> str:
+        """How the client is, in one line for people."""
+        if self._last_contact is None:
+            contact = "no contact yet"
+        else:
+            server, when = self._last_contact
+            contact = f"contact with {server} at {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(when / 1e9))}"
+        waiting = sum(self._outbox.pending(priority)[0] for priority in common.Message.Priority.values())
+        return f"{contact}; {waiting} messages not confirmed"
 
     def give_up(self, reason: str, exit_code: int) -> None:
         """See `Link`."""

@@ -25,6 +25,7 @@ from fleetspeak.ids import show
 from fleetspeak.interfaces import ICommunicator
 from fleetspeak.program.awaiting import outcome_of
 from fleetspeak.program.ending import FAILED, Ending
+from fleetspeak.program.systemd import Notifier
 
 END_LIMIT = 10.0
 """Seconds from the signal until the process has ended, cleanly or not; upstream's figure."""
@@ -62,6 +63,8 @@ class ClientService(Service):
         ending: Ending,
         clock: Any,
         watchdog: Watchdog | None = None,
+        notifier: Notifier,
+        describe: Callable[[], str],
     ) -> None:
         self._state = state
         self._outbox = outbox
@@ -80,6 +83,8 @@ class ClientService(Service):
         self._ending = ending
         self._clock = clock
         self._watchdog = watchdog
+        self._notifier = notifier
+        self._describe = describe
         self._starting: Deferred[None] | None = None
         self._opened = False
         state.on_rekey(self._rekeyed)
@@ -88,12 +93,14 @@ class ClientService(Service):
         """Begin to start.  What makes it impossible is logged in one line, and ends the process with status 1."""
         super().startService()  # type: ignore[no-untyped-call]
         self._ending.begin()
+        self._notifier.start(self._clock, self._describe)
         self._starting = Deferred.fromCoroutine(self._start())
         self._starting.addErrback(self._not_started)
 
     def stopService(self) -> Deferred[None]:  # noqa: N802
         """Stop cleanly within `STOP_LIMIT`; what does not is left behind, and the exit status is 1."""
         super().stopService()  # type: ignore[no-untyped-call]
+        self._notifier.stopping()
         self._manager.close()
         if self._watchdog is not None:
             self._watchdog.stop()
@@ -101,7 +108,8 @@ class ClientService(Service):
             self._starting.cancel()
         stopping = Deferred.fromCoroutine(self._stop())
         stopping.addTimeout(STOP_LIMIT, self._clock)
-        return stopping.addErrback(self._not_stopped)
+        stopping.addErrback(self._not_stopped)
+        return stopping.addCallback(lambda _: self._notifier.stop())
 
     async def _start(self) -> None:
         for warning in self._warnings:
@@ -123,6 +131,7 @@ class ClientService(Service):
         self._communicator.start()
         self._files.start(self._communicator)
         self._revocation.start()
+        self._notifier.ready()
         self._log.info(
             "client {client_id} started with {count} services",
             client_id=show(self._state.identity.client_id),

@@ -14,6 +14,7 @@ from fleetspeak.client.watchdog import Watchdog
 from fleetspeak.config.client import ClientSettings, read_client_config, small_set_up
 from fleetspeak.errors import ConfigError
 from fleetspeak.program.ending import ProcessEnd
+from fleetspeak.program.systemd import Notifier
 
 
 class Options(usage.Options):
@@ -89,6 +90,7 @@ def makeService(options: Options) -> IService:  # noqa: N802
             ProcessEnd(reactor, limit=END_LIMIT, profile_dir=Path(options["profile-dir"])),
             std_forward=bool(options["std-forward"]),
             watchdog=Watchdog.of(settings, reactor),
+            notifier=Notifier.from_environment(),
         )
     except ConfigError as error:
         raise SystemExit(f"fleetspeak-client: Stopped due to unrecoverable error: {error}") from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import faulthandler
 import os
 import signal
 import sys
@@ -64,7 +65,12 @@ class ProcessEnd:
         self._deadline = None if limit is None else Deadline(limit, self._overdue)
 
     def begin(self) -> None:
-        """See `Ending`.  Takes the signals now, and once more when the reactor runs, which then has set its own."""
+        """See `Ending`.  Takes the signals now, and once more when the reactor runs, which then has set its own.
+
+        A crash, and SIGABRT, which is how systemd ends what does not feed its watchdog, write the stacks to standard
+        error.
+        """
+        faulthandler.enable(file=2)
         if self._deadline is not None:
             self._deadline.start()
         self._take_signals()

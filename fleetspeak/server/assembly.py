@@ -15,6 +15,7 @@ from fleetspeak.config.server import ServerSettings
 from fleetspeak.errors import ConfigError
 from fleetspeak.interfaces import IServerServiceContext, IServerServiceFactory, IStore
 from fleetspeak.program.ending import FAILED, ProcessEnd
+from fleetspeak.program.systemd import Notifier
 from fleetspeak.server.admin.operations import AdminOperations
 from fleetspeak.server.admin.server import AdminServer
 from fleetspeak.server.authorizers import AllowAll, RequiredLabel
@@ -148,8 +149,17 @@ class Server:
         return HealthEndpoint(*self.settings.health_address, self.reactor)
 
 
-def make_server(settings: ServerSettings, factories: Iterable[IServerServiceFactory], reactor: Any) -> SteppedService:
-    """The whole server as a service.  Raises ConfigError."""
+def make_server(
+    settings: ServerSettings,
+    factories: Iterable[IServerServiceFactory],
+    reactor: Any,
+    notifier: Notifier | None = None,
+) -> SteppedService:
+    """The whole server as a service.  Raises ConfigError.
+
+    @param notifier: tells systemd; by default nobody is told.
+    """
+    told = notifier or Notifier()
     server = Server(settings, factories, reactor)
     end = ProcessEnd(reactor)
 
@@ -160,5 +170,11 @@ def make_server(settings: ServerSettings, factories: Iterable[IServerServiceFact
             log.info("{line}", line=line)
         log.info("Fleetspeak server started.")
 
-    steps = [Step("signals", end.begin), *server.steps()]
+    steps = [
+        Step("signals", end.begin),
+        # systemd's watchdog is fed while parts start, and while they drain.
+        Step("watchdog of systemd", lambda: told.start(reactor, str), told.stop),
+        *server.steps(),
+        Step("readiness", told.ready, told.stopping),
+    ]
     return SteppedService(steps, announce, lambda: end.end(FAILED), reactor)

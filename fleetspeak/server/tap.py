@@ -14,6 +14,7 @@ import fleetspeak.plugins
 from fleetspeak.config.server import ServerSettings, read_server_config, small_set_up
 from fleetspeak.errors import ConfigError
 from fleetspeak.interfaces import IServerServiceFactory
+from fleetspeak.program.systemd import Notifier
 from fleetspeak.server.assembly import make_server
 from fleetspeak.store.sql.workers import SWITCH_INTERVAL
 
@@ -96,6 +97,6 @@ def makeService(options: Options) -> IService:  # noqa: N802
     try:
         # Before the files are read: it makes known the types of the plug-ins' configurations.
         factories = list(getPlugins(IServerServiceFactory, fleetspeak.plugins))
-        return make_server(settings_of(options), factories, reactor)
+        return make_server(settings_of(options), factories, reactor, Notifier.from_environment())
     except ConfigError as error:
         raise SystemExit(f"fleetspeak-server: {error}") from None

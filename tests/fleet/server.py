@@ -22,7 +22,7 @@ class SmallServer:
 
     def __init__(self, folder: Path, services: str) -> None:
         """@param services: text of its services file."""
-        self._https_port, self._admin_port = free_port(), free_port()
+        self.https_port, self._admin_port = free_port(), free_port()
         self.folder = folder
         self.database = folder / "fleetspeak.sqlite"
         (folder / "services.textproto").write_text(services)
@@ -35,7 +35,7 @@ class SmallServer:
 
     def command_line(self) -> list[str | Path]:
         arguments = [
-            f"--https-addr=127.0.0.1:{self._https_port}",
+            f"--https-addr=127.0.0.1:{self.https_port}",
             f"--admin-addr=127.0.0.1:{self._admin_port}",
             f"--database-path={self.database}",
             "--services-config=services.textproto",
@@ -54,7 +54,7 @@ class SmallServer:
     def connect(self, identity: Identity | None) -> Connection:
         """A connection as that client; it trusts the authority that the server made for itself."""
         trusted = (self.folder / "fleetspeak-ca.pem").read_text()
-        return Connection(("localhost", self._https_port), trusted, identity)
+        return Connection(("localhost", self.https_port), trusted, identity)
 
     def admin_channel(self) -> grpc.Channel:
         """A channel to its admin interface that is quick to find it again after a restart."""

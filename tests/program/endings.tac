@@ -44,6 +44,10 @@ def wedge():
     time.sleep(600)
 
 
+def wedge_by_abort():
+    os.kill(os.getpid(), signal.SIGABRT)
+
+
 def block_a_thread():
     reactor.callInThread(time.sleep, 600)
     os.kill(os.getpid(), signal.SIGTERM)
@@ -60,6 +64,7 @@ ENDINGS = {
     "lonely": lambda: communicators.communicator.link.give_up("Too Lonely!", 2),
     "hang": hang,
     "wedged": wedge,
+    "abort": wedge_by_abort,
     "blocked thread": block_a_thread,
     "SIGUSR1": profile,
 }

@@ -8,7 +8,6 @@ import threading
 import tracemalloc
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
@@ -47,11 +46,10 @@ class StacksTests(SynchronousTestCase):
 
 class HeapTests(SynchronousTestCase):
     def test_it_counts_objects_and_their_bytes_by_type(self) -> None:
-        class Conspicuous:
-            def __init__(self) -> None:
-                self.text = os.urandom(10_000)
+        class Conspicuous(list[bytes]):
+            pass
 
-        kept: list[Any] = [Conspicuous() for _ in range(777)]
+        kept = [Conspicuous([os.urandom(10_000)] * 1000) for _ in range(777)]
         rows = re.findall(r"^ *(\d+) +(\d+)  (\S+)$", dumps.heap(), re.M)
         counts = {kind: (int(size), int(count)) for size, count, kind in rows}
         self.assertEqual(counts[f"{__name__}.{Conspicuous.__qualname__}"][1], len(kept))

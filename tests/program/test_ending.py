@@ -75,6 +75,12 @@ class ExitStatusTests(EndingTestCase):
         self.assertIn("PoolThread", self.dumped(blocked, "goroutine"))
         self.assertLess(time.monotonic() - began, 20)
 
+    def test_what_systemds_watchdog_ends_tells_where_it_was(self) -> None:
+        process = self.twistd("abort")
+        output = process.communicate(timeout=LIMIT)[0]
+        self.assertEqual(process.returncode, -signal.SIGABRT)
+        self.assertRegex(output, "Fatal Python error: Aborted(.|\n)* in wedge_by_abort")
+
     def test_item_131_sigusr1_writes_a_heap_profile_and_the_process_lives(self) -> None:
         process = self.twistd("SIGUSR1")
         output = process.communicate(timeout=LIMIT)[0]
