@@ -414,6 +414,23 @@ class IPersistence(Interface):
         """Keep it, durably, before returning.  @raise OSError"""
 
 
+class IContactSigner(IPlugin):
+    """Adds a signature of its own to each contact, by a key that the machine has anyway, such as a TPM's.
+
+    What it is worth is for the server's `IAuthorizer.validate` to say.
+    """
+
+    name = Attribute("str: for people.")
+
+    def sign(contact_data: bytes) -> common.Signature:
+        """Sign these bytes.  Called for each poll and each record of a stream, so it must be quick.
+
+        @return: a `fleetspeak.Signature`: the chain of certificates as DER, that of the signing key first; the number
+            of the algorithm in Go's crypto/x509 (4 is SHA256-RSA, 10 is ECDSA-SHA256); and the signature.
+        @raise Exception: the contact goes out without it.
+        """
+
+
 class IClientStats(Interface):
     """Hears of what a client does, to count it; a plug-in that provides it (and `IPlugin`) hears of everything.
 

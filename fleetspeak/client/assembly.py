@@ -42,6 +42,7 @@ from fleetspeak.interfaces import (
     IClientStats,
     ICommunicator,
     ICommunicatorFactory,
+    IContactSigner,
     IPersistence,
 )
 from fleetspeak.program.ending import Ending
@@ -87,6 +88,7 @@ def build_client(
     factories: Mapping[str, IClientServiceFactory] | None = None,
     communicator: ICommunicatorFactory | None = None,
     stats: Sequence[IClientStats] | None = None,
+    signers: Sequence[IContactSigner] | None = None,
     watchdog: Watchdog | None = None,
     observe: Observe | None = None,
     notifier: Notifier | None = None,
@@ -96,6 +98,7 @@ def build_client(
     @param reactor: tests pass a `Clock`, and then `in_thread` and `observe` as well.
     @param std_forward: attach every daemon to the client's own stdin, stdout and stderr.
     @param stats: who hears of what the client does; by default the plug-ins for that.
+    @param signers: who adds a signature to each contact; by default the plug-ins for that.
     @param watchdog: ends the process if the client makes no more attempts at contact.
     @param notifier: tells systemd; by default nobody is told.
     @raise ConfigError: the settings ask for what is not there.
@@ -109,11 +112,24 @@ def build_client(
     def client_id() -> ClientId:
         return state.identity.client_id
 
+    signing = list(getPlugins(IContactSigner, fleetspeak.plugins)) if signers is None else signers
     outbox = ClientOutbox()
     flow = Flow()
     reports = Reports(outbox, reactor, client_id)
-    router = Router(outbox, reports, client_id)
-    link = ClientLink(state, outbox, router, flow, settings.labels, ending, time.time_ns, told, watchdog)
+    router = Router(outbox, reports, client_id, told)
+    link = ClientLink(
+        state,
+        outbox,
+        router,
+        flow,
+        settings.labels,
+        ending,
+        time.time_ns,
+        told,
+        watchdog,
+        streaming=settings.streaming,
+        signers=signing,
+    )
 
     limit = STREAMING_LIMIT if settings.streaming else POLLING_LIMIT
     files = Files(settings.labels, told, reactor, in_thread, limit)

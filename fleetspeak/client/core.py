@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -16,6 +16,7 @@ from fleetspeak.client.state import StateKeeper
 from fleetspeak.client.stats import Stats
 from fleetspeak.client.watchdog import Watchdog
 from fleetspeak.ids import NO_CLIENT, ClientId, show
+from fleetspeak.interfaces import IContactSigner
 from fleetspeak.pb import common
 from fleetspeak.program.ending import Ending
 from fleetspeak.wire import contact as wire_contact
@@ -37,6 +38,9 @@ class ClientLink:
         now_ns: Callable[[], int],
         stats: Stats,
         watchdog: Watchdog | None = None,
+        *,
+        streaming: bool = False,
+        signers: Sequence[IContactSigner] = (),
     ) -> None:
         self._state = state
         self._outbox = outbox
@@ -47,6 +51,8 @@ class ClientLink:
         self._now_ns = now_ns
         self._stats = stats
         self._watchdog = watchdog
+        self._streaming = streaming
+        self._signers = signers
         self._known_as: ClientId = NO_CLIENT
         self._last_contact: tuple[str, int] | None = None
 
@@ -71,7 +77,9 @@ class ClientLink:
             sequencing_nonce=self._state.nonce, messages=messages, AllowedMessages=self._flow.tokens(first=first)
         )
         contact.client_clock.FromNanoseconds(self._now_ns())
-        return wire_contact.wrap(contact, self._labels)
+        wrapped = wire_contact.wrap_signed(contact, self._labels, self._signatures)
+        self._stats.contact_created(wrapped, None)
+        return wrapped.SerializeToString()
 
     def received(self, contact: common.ContactData, *, first: bool) -> None:
         """See `Link`."""
@@ -82,6 +90,7 @@ class ClientLink:
                 self._router.deliver(message)
             except Exception:
                 self._log.failure("a message of the server could not be delivered")
+        self._stats.contact_processed(contact, self._streaming, None)
 
     def when_beacon(self) -> Deferred[None]:
         """See `Link`."""
@@ -115,6 +124,13 @@ class ClientLink:
             contact = f"contact with {server} at {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(when / 1e9))}"
         waiting = sum(self._outbox.pending(priority)[0] for priority in common.Message.Priority.values())
         return f"{contact}; {waiting} messages not confirmed"
+
+    def _signatures(self, contact_data: bytes) -> Iterator[common.Signature]:
+        for signer in self._signers:
+            try:
+                yield signer.sign(contact_data)
+            except Exception:
+                self._log.failure("the signer {signer!r} failed; the contact goes without", signer=signer.name)
 
     def give_up(self, reason: str, exit_code: int) -> None:
         """See `Link`."""

@@ -7,10 +7,12 @@ from typing import Protocol
 
 from twisted.internet.defer import Deferred, fail
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from fleetspeak.client.addressing import misaddressed, stamp
 from fleetspeak.client.outbox import ClientOutbox
 from fleetspeak.client.reports import Reports
+from fleetspeak.client.stats import Stats
 from fleetspeak.ids import MESSAGE_ID_SIZE, ClientId, show
 from fleetspeak.pb import common
 
@@ -30,10 +32,13 @@ class Router:
 
     _log = Logger()
 
-    def __init__(self, outbox: ClientOutbox, reports: Reports, client_id: Callable[[], ClientId]) -> None:
+    def __init__(
+        self, outbox: ClientOutbox, reports: Reports, client_id: Callable[[], ClientId], stats: Stats | None = None
+    ) -> None:
         self._outbox = outbox
         self._reports = reports
         self._client_id = client_id
+        self._stats = stats or Stats()
         self._endpoints: dict[str, Endpoint] = {}
         self._closed = False
 
@@ -56,6 +61,17 @@ class Router:
 
     def send(self, service: str, message: common.Message, on_ack: Callable[[], None] | None = None) -> Deferred[None]:
         """Send a message from `service`; see `fleetspeak.interfaces.IClientServiceContext.send`."""
+        local = bool(message.destination.client_id)
+        routed = self._route(service, message, on_ack)
+
+        def tell(outcome: Failure | None) -> Failure | None:
+            error = None if outcome is None else outcome.value
+            self._stats.message_processed(message, local, error if isinstance(error, Exception) else None)
+            return outcome
+
+        return routed.addBoth(tell)
+
+    def _route(self, service: str, message: common.Message, on_ack: Callable[[], None] | None) -> Deferred[None]:
         client_id = self._client_id()
         problem = misaddressed(message, client_id)
         if problem:
@@ -82,29 +98,36 @@ class Router:
         What cannot be delivered is answered with a MessageError.  What there is no room for is dropped, and comes
         again.
         """
-        if self._closed:
-            return
+        if not self._closed:
+            problem = self._deliver(message)
+            self._stats.message_processed(message, True, ValueError(problem) if problem else None)
+
+    def _deliver(self, message: common.Message) -> str:
+        """@return: why it was not taken, or nothing."""
         if len(message.message_id) not in (0, MESSAGE_ID_SIZE):
+            problem = f"its id has {len(message.message_id)} bytes, not {MESSAGE_ID_SIZE}"
             self._log.warn(
-                "dropped a message for service {service!r}: its id has {size} bytes, not {expected}",
+                "dropped a message for service {service!r}: {problem}",
                 service=message.destination.service_name,
-                size=len(message.message_id),
-                expected=MESSAGE_ID_SIZE,
+                problem=problem,
             )
-            return
+            return problem
         problem = self._undeliverable(message)
         if problem:
             self._log.warn("cannot deliver message {id}: {problem}", id=show(message.message_id), problem=problem)
             self._reports.error(message.message_id, problem)
-            return
+            return problem
         name = message.destination.service_name
         if not self._endpoints[name].deliver(message):
+            problem = "the server sent more than it was granted"
             self._log.warn(
-                "dropped message {id} for service {service}: the server sent more than it was granted; "
-                "it will come again",
+                "dropped message {id} for service {service}: {problem}; it will come again",
                 id=show(message.message_id),
                 service=name,
+                problem=problem,
             )
+            return problem
+        return ""
 
     def _undeliverable(self, message: common.Message) -> str:
         problem = misaddressed(message, self._client_id())

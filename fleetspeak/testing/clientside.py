@@ -25,7 +25,7 @@ from fleetspeak.client.stats import Stats
 from fleetspeak.config.client import ClientSettings
 from fleetspeak.errors import FileUnavailable
 from fleetspeak.ids import ClientId
-from fleetspeak.interfaces import IClientServiceContext, ICommunicator, ICommunicatorFactory
+from fleetspeak.interfaces import IClientServiceContext, IClientStats, ICommunicator, ICommunicatorFactory
 from fleetspeak.pb import client, common
 from fleetspeak.records import FetchedFile
 from fleetspeak.wire import contact as wire_contact
@@ -105,6 +105,24 @@ class RecordingContext:
         kept.CopyFrom(message)
         self.sent.append(kept)
         self.on_acks.append(on_ack)
+
+
+@implementer(IClientStats)
+class RecordingStats:
+    """A statistics plug-in that notes what it is told (`fleetspeak.interfaces.IClientStats`)."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, tuple[Any, ...]]] = []
+        """Names of hooks, each with its arguments."""
+
+    def __getattr__(self, hook: str) -> Callable[..., None]:
+        if hook not in IClientStats:
+            raise AttributeError(hook)
+        return lambda *arguments: self.told.append((hook, arguments))
+
+    def calls(self, hook: str) -> list[tuple[Any, ...]]:
+        """The arguments of each call of that hook."""
+        return [arguments for told, arguments in self.told if told == hook]
 
 
 class RecordingEnding:

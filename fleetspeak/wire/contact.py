@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from google.protobuf.message import DecodeError
 
@@ -15,6 +15,14 @@ def wrap(contact: common.ContactData, labels: Iterable[str], signatures: Iterabl
     return common.WrappedContactData(
         contact_data=contact.SerializeToString(), client_labels=labels, signatures=signatures
     ).SerializeToString()
+
+
+def wrap_signed(
+    contact: common.ContactData, labels: Iterable[str], sign: Callable[[bytes], Iterable[common.Signature]]
+) -> common.WrappedContactData:
+    """The same before it is serialized, with the signatures that `sign` makes over the very bytes that are sent."""
+    data = contact.SerializeToString()
+    return common.WrappedContactData(contact_data=data, client_labels=labels, signatures=sign(data))
 
 
 def unwrap(data: bytes) -> common.WrappedContactData:

@@ -227,7 +227,7 @@ class SystemServiceTests(WholeClientCase):
         self.assertEqual(self.client_id, old)
         self.assertIn("No space left", errors_of(sent["MessageError"])[0][1])
 
-    def test_items_21_and_22_die_ends_the_client_with_7_and_is_never_answered(self) -> None:
+    def test_items_21_22_die_ends_the_client_with_7_and_is_never_answered(self) -> None:
         sent = self.sent(
             self.message("system", 1, "RestartService", system.RestartServiceRequest(name="A")),
             self.message("system", 2, "Die", system.DieRequest(force=False)),

@@ -102,6 +102,7 @@ class WholeClientCase(SynchronousTestCase):
         self.persistence = MemoryPersistence()
         self.ending = RecordingEnding()
         self.factory = PuppetFactory()
+        self.factories: dict[str, IClientServiceFactory] = {"Puppet": self.factory}
         self.communicators = FakeCommunicatorFactory()
 
     def install(self, *names: str, extra: str = "") -> None:
@@ -115,7 +116,7 @@ class WholeClientCase(SynchronousTestCase):
             self.ending,
             persistence=self.persistence,
             in_thread=options.pop("in_thread", in_thread),
-            factories={"Puppet": self.factory},
+            factories=self.factories,
             communicator=self.communicators,
             observe=observe,
             **options,
