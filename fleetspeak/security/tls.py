@@ -1,7 +1,7 @@
 """TLS on both sides: who shows a certificate to whom, and who checks what.
 
-The client checks the server: its chain ends in a trusted certificate, its name is right, none of its certificates is
-revoked.  The server checks nothing but that the client holds the key of the certificate it shows: the key is its
+The client checks the server: a chain of its ends in a trusted certificate and has no revoked one in it, and its name is
+right.  The server checks nothing but that the client holds the key of the certificate it shows: the key is its
 identity.
 """
 
@@ -24,6 +24,7 @@ from zope.interface import implementer
 
 from fleetspeak.errors import ConfigError
 from fleetspeak.security.certificates import SigningKey, belong_together, load_certificates, load_key
+from fleetspeak.security.chains import ways_up
 
 _TLS_1_2_SUITES = b":".join(
     [
@@ -89,7 +90,8 @@ class ClientTlsPolicy:
     @param key: the client's key.
     @param certificate: the client's certificate; shown whenever a server asks.
     @param server_name: what to ask for and to find in the server's certificate, instead of the host of the address.
-    @param is_revoked: called with the serial numbers of the server's chain at every handshake.
+    @param is_revoked: called with the serial numbers of the server's chain at every handshake.  If one above the
+        server's own is revoked, another chain to a trusted certificate will do.
     """
 
     def __init__(
@@ -101,8 +103,10 @@ class ClientTlsPolicy:
         is_revoked: Callable[[int], bool] = lambda serial: False,
     ) -> None:
         self._server_name = server_name
+        self._trusted = trusted
         self._is_revoked = is_revoked
         self._context = _context()
+        self._context.set_info_callback(self._on_progress)
         self._context.use_certificate(certificate)
         self._context.use_privatekey(key)
         _trust(self._context, trusted)
@@ -110,6 +114,31 @@ class ClientTlsPolicy:
     def creatorForNetloc(self, hostname: bytes, port: int) -> ClientConnectionCreator:  # noqa: N802
         name = self._server_name or hostname.decode("ascii")
         return ClientConnectionCreator(self._context, name, self._is_revoked)
+
+    def _on_progress(self, connection: SSL.Connection, where: int, code: int) -> None:
+        """OpenSSL tells of each step; at the last one, when all of the chain is there, look for revoked ones in it."""
+        if where & SSL.SSL_CB_HANDSHAKE_DONE:
+            try:
+                self._check_chain(connection)
+            except Exception as refusal:  # as in `ClientConnectionCreator._check`
+                connection.get_app_data().failVerification(Failure(_as_refusal(refusal)))  # type: ignore[no-untyped-call]
+
+    def _check_chain(self, connection: SSL.Connection) -> None:
+        verified = connection.get_verified_chain(as_cryptography=True) or []
+        revoked = [certificate.serial_number for certificate in verified if self._is_revoked(certificate.serial_number)]
+        if not revoked:
+            return
+        sent = connection.get_peer_cert_chain(as_cryptography=True) or []
+        if self._is_revoked(verified[0].serial_number) or not self._has_other_chain(verified[0], sent[1:]):
+            raise _revoked(revoked[0])
+
+    def _has_other_chain(self, leaf: Certificate, sent: Sequence[Certificate]) -> bool:
+        """Does the server's certificate lead to a trusted one without any that is revoked?"""
+        between, trusted = self._without_revoked(sent), self._without_revoked(self._trusted)
+        return any(_verifies(way) for way in ways_up(leaf, between, trusted))
+
+    def _without_revoked(self, certificates: Sequence[Certificate]) -> list[Certificate]:
+        return [certificate for certificate in certificates if not self._is_revoked(certificate.serial_number)]
 
 
 def proxy_tls(trusted: Sequence[Certificate], host: str) -> ClientConnectionCreator:
@@ -124,10 +153,26 @@ def proxy_tls(trusted: Sequence[Certificate], host: str) -> ClientConnectionCrea
     return ClientConnectionCreator(context, host, lambda serial: False, "proxy")
 
 
+def _verifies(way: Sequence[Certificate]) -> bool:
+    """Does OpenSSL find this way good, from the server's certificate to a trusted one?"""
+    leaf, *between = map(crypto.X509.from_cryptography, way)
+    store = crypto.X509Store()
+    _trust_in(store, way[-1:])
+    try:
+        crypto.X509StoreContext(store, leaf, between).verify_certificate()
+    except crypto.X509StoreContextError:
+        return False
+    return True
+
+
 def _trust(context: SSL.Context, trusted: Sequence[Certificate]) -> None:
-    """Whatever is listed is trusted as it is, even if it is the server's own or an intermediate certificate."""
     store = context.get_cert_store()
     assert store is not None  # every context has one
+    _trust_in(store, trusted)
+
+
+def _trust_in(store: crypto.X509Store, trusted: Sequence[Certificate]) -> None:
+    """Whatever is listed is trusted as it is, even if it is the server's own or an intermediate certificate."""
     for authority in trusted:
         store.add_cert(crypto.X509.from_cryptography(authority))
     store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN)
@@ -176,14 +221,17 @@ class ClientConnectionCreator:
         if error != SSL.X509VerificationCodes.OK:
             reason = _REASONS.get(error, error)
             raise VerificationFailed(f"the {self._peer}'s certificate is not acceptable: {reason}")
-        serial = certificate.serial_number
-        if self._is_revoked(serial):
-            raise VerificationFailed(f"certificate revoked: serial number {serial:x}")
         if depth == 0:
+            if self._is_revoked(certificate.serial_number):
+                raise _revoked(certificate.serial_number)
             try:
                 verify_service_identity(extract_patterns(certificate), [self._wanted], [])
             except VerificationError:
                 raise VerificationFailed(f"the {self._peer}'s certificate is not for {self._name}") from None
+
+
+def _revoked(serial: int) -> VerificationFailed:
+    return VerificationFailed(f"certificate revoked: serial number {serial:x}")
 
 
 def _as_refusal(error: Exception) -> VerificationFailed:

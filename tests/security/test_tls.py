@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import datetime
 import time
 from collections.abc import Callable
 from typing import Any
 
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from OpenSSL import SSL
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
 from twisted.internet.protocol import Factory, Protocol
@@ -84,6 +87,26 @@ class BareCreator:
         return connection
 
 
+def make_intermediate(
+    ca: x509.Certificate, ca_key: ec.EllipticCurvePrivateKey, *, key: ec.EllipticCurvePrivateKey | None = None
+) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+    """An authority below another one; with `key`, the twin of one that has it already."""
+    key = key or keys.generate()
+    start = datetime.datetime.fromtimestamp(int(NOW) - 3600, datetime.UTC)
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Intermediate")]))
+        .issuer_name(ca.subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(start)
+        .not_valid_after(start + datetime.timedelta(days=30))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+    )
+    return builder.sign(ca_key, hashes.SHA256()), key
+
+
 class TlsTestCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.ca, self.ca_key = certificates.make_authority("CA", NOW)
@@ -147,7 +170,7 @@ class ClientRefusesTests(TlsTestCase):
         server_tls = tls.server_options(certificates.to_pem(old), certificates.key_to_pem(key))
         self.assert_refused(self.client_tls(), "has expired", server_tls)
 
-    def test_a_revoked_serial_anywhere_in_the_chain(self) -> None:
+    def test_item_52_a_revoked_serial_anywhere_in_the_chain(self) -> None:
         for revoked in (self.server, self.ca):
             serial = revoked.serial_number
             client_tls = self.client_tls(is_revoked=lambda number, serial=serial: number == serial)
@@ -156,6 +179,73 @@ class ClientRefusesTests(TlsTestCase):
     def test_a_name_that_is_none(self) -> None:
         with self.assertRaises(ValueError):
             self.client_tls("not a name")
+
+
+class ChainTests(TlsTestCase):
+    """Intermediate authorities: among the trusted ones, or sent by the server; and revoked ones."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.middle, self.middle_key = make_intermediate(self.ca, self.ca_key)
+        self.server, self.server_key = certificates.issue_server(
+            self.middle, self.middle_key, "Server", ["fleet.example"], NOW
+        )
+
+    def sending(self, *chain: x509.Certificate) -> tls.ServerTls:
+        pem = "".join(map(certificates.to_pem, (self.server, *chain)))
+        return tls.server_options(pem, certificates.key_to_pem(self.server_key))
+
+    def assert_accepted(self, server_tls: tls.ServerTls, **changes: Any) -> None:
+        server, client = handshake(server_tls, self.client_tls(**changes))
+        self.assertEqual(server.received, b"hello")
+        self.assertIsNone(client.lost)
+
+    def revoking(self, *revoked: x509.Certificate) -> Callable[[int], bool]:
+        return {certificate.serial_number for certificate in revoked}.__contains__
+
+    def test_an_intermediate_that_the_server_sends(self) -> None:
+        self.assert_accepted(self.sending(self.middle))
+        self.assert_accepted(self.sending(self.middle, self.ca))
+
+    def test_an_intermediate_among_the_trusted_ones(self) -> None:
+        self.assert_accepted(self.sending(), trusted=[self.ca, self.middle])
+        self.assert_accepted(self.sending(), trusted=[self.middle])
+
+    def test_an_intermediate_that_nobody_has(self) -> None:
+        self.assert_refused(self.client_tls(), "unable to get issuer cert locally", self.sending())
+
+    def test_item_52_a_revoked_intermediate(self) -> None:
+        client_tls = self.client_tls(is_revoked=self.revoking(self.middle))
+        self.assert_refused(
+            client_tls, f"certificate revoked: serial number {self.middle.serial_number:x}", self.sending(self.middle)
+        )
+        client_tls = self.client_tls(trusted=[self.ca, self.middle], is_revoked=self.revoking(self.middle))
+        self.assert_refused(client_tls, "certificate revoked", self.sending())
+
+    def test_item_52_a_revoked_server_whatever_chain_there_is(self) -> None:
+        client_tls = self.client_tls(is_revoked=self.revoking(self.server))
+        self.assert_refused(client_tls, f"{self.server.serial_number:x}", self.sending(self.middle))
+
+    def test_one_chain_without_a_revoked_serial_is_enough(self) -> None:
+        """client-https 1: the intermediate is signed by two authorities, one of its certificates is revoked."""
+        other_ca, other_key = certificates.make_authority("Other CA", NOW)
+        twin, _ = make_intermediate(other_ca, other_key, key=self.middle_key)
+        for sent in ((self.middle, twin), (twin, self.middle)):
+            for revoked in (self.middle, twin, self.ca, other_ca):
+                self.assert_accepted(
+                    self.sending(*sent), trusted=[self.ca, other_ca], is_revoked=self.revoking(revoked)
+                )
+            client_tls = self.client_tls(trusted=[self.ca, other_ca], is_revoked=self.revoking(self.middle, other_ca))
+            self.assert_refused(client_tls, "certificate revoked", self.sending(*sent))
+
+    def test_a_revoked_authority_above_a_trusted_intermediate_does_not_count(self) -> None:
+        self.assert_accepted(self.sending(self.ca), trusted=[self.middle], is_revoked=self.revoking(self.ca))
+
+    def test_a_list_that_fails_lets_nothing_through(self) -> None:
+        def is_revoked(serial: int) -> bool:
+            raise KeyError("no list")
+
+        self.assert_refused(self.client_tls(is_revoked=is_revoked), "cannot be checked", self.sending(self.middle))
 
 
 class ServerAcceptsTests(TlsTestCase):
