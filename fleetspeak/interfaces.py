@@ -371,6 +371,13 @@ class ICommunicator(Interface):
             it ends the request.
         """
 
+    def flush() -> Deferred[None]:
+        """Wait until what was to be sent has had its chance.
+
+        @return: fires, without an error, at the end of the next poll, or when a live stream has everything
+            acknowledged; also when the communicator stops.  Cancellable.
+        """
+
 
 class IDialer(IPlugin):
     """How a client gets a connection to its server: directly, through a proxy, or by a tunnel of your own.

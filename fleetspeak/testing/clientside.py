@@ -276,6 +276,11 @@ class FakeCommunicator:
         content = self.files.get(path)
         return succeed(FakeResponse(404, b"file not found\n") if content is None else FakeResponse(200, content))
 
+    def flush(self) -> Deferred[None]:
+        """A contact, for what there is."""
+        self.exchange(first=False)
+        return succeed(None)
+
     def exchange(self, *messages: common.Message, first: bool = True, nonce: int = 1) -> list[common.Message]:
         """One contact: the client sends what it has, and gets these messages.
 

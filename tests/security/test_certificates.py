@@ -16,7 +16,7 @@ TODAY = datetime.datetime.fromtimestamp(1_800_000_000, datetime.UTC)
 
 
 class ClientCertificateTests(SynchronousTestCase):
-    def test_it_is_self_signed_names_the_client_and_is_valid_for_ten_years(self) -> None:
+    def test_item_56_it_is_self_signed_names_the_client_and_is_valid_for_ten_years(self) -> None:
         key = keys.generate()
         client_id = client_id_of_key(keys.public_der(key))
         made = certificates.client_certificate(key, client_id, NOW)

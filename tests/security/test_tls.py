@@ -134,11 +134,12 @@ class TlsTestCase(SynchronousTestCase):
 
 
 class HandshakeTests(TlsTestCase):
-    def test_the_server_sees_the_clients_certificate(self) -> None:
+    def test_item_56_the_server_sees_the_clients_certificate_and_the_name_of_the_host(self) -> None:
         server, client = handshake(self.server_tls(), self.client_tls())
         self.assertEqual(server.received, b"hello")
         seen = server.transport.getPeerCertificate().to_cryptography()
         self.assertEqual(seen, self.certificate)
+        self.assertEqual(server.transport._tlsConnection.get_servername(), b"fleet.example")
         self.assertEqual(client.transport.negotiatedProtocol, b"http/1.1")
         self.assertIsNone(client.lost)
 

@@ -15,7 +15,7 @@ from zope.interface import implementer
 from fleetspeak.client.comms.bodies import WholeBody, read_body
 from fleetspeak.client.comms.http import MAX_REFUSAL, SUCCESS, Transport, reason_of
 from fleetspeak.client.comms.servers import Server, ServerList
-from fleetspeak.client.comms.waiting import Bell, first_of, sleep
+from fleetspeak.client.comms.waiting import Bell, Waiters, first_of, sleep
 from fleetspeak.client.link import Link
 from fleetspeak.config.client import ClientSettings
 from fleetspeak.core.backoff import jittered
@@ -64,6 +64,7 @@ class PollingCommunicator:
         self._wake = Bell()
         self._asking: Deferred[common.ContactData] | None = None
         self._running: Deferred[None] | None = None
+        self._flushes = Waiters()
 
     def start(self) -> None:
         """See `ICommunicator`."""
@@ -78,6 +79,7 @@ class PollingCommunicator:
             self._running.cancel()
             await self._running
             await self._farewell()
+        self._flushes.release()
         await self._transport.close()
 
     def reset(self) -> None:
@@ -95,6 +97,10 @@ class PollingCommunicator:
     def get(self, server: Server, path: str, headers: Sequence[tuple[str, str]]) -> Deferred[IResponse]:
         """See `ICommunicator`."""
         return self._transport.get(server, path, headers)
+
+    def flush(self) -> Deferred[None]:
+        """See `ICommunicator`: fires at the end of the next poll, or of the one that is going on."""
+        return self._flushes.wait()
 
     async def _run(self) -> None:
         while not self._stopping:
@@ -144,6 +150,7 @@ class PollingCommunicator:
         if self._transport.is_stale:
             await self._transport.close()
             self._transport = Transport(self._link, self._settings, self._reactor)
+            self._servers = ServerList(self._settings.servers)
         entries, self._held = self._held, []
         answer: common.ContactData | None = None
         try:
@@ -151,9 +158,11 @@ class PollingCommunicator:
         finally:
             if answer is None:
                 self._link.outbox.nack(entries)
+                self._flushes.release()
         if answer is None:
             return False
         self._take(answer, entries)
+        self._flushes.release()
         return True
 
     def _body(self, entries: Sequence[Entry]) -> bytes:
@@ -164,7 +173,7 @@ class PollingCommunicator:
 
     async def _first_answer(self, body: bytes) -> common.ContactData | None:
         """What the first server says that gives an answer; None if none does, or it was interrupted."""
-        for server in self._servers.order():
+        for server in self._servers.to_try(self._reactor.seconds()):
             self._asking = Deferred.fromCoroutine(self._ask(server, body))
             self._asking.addTimeout(POLL_TIMEOUT, self._reactor)
             try:
@@ -174,7 +183,7 @@ class PollingCommunicator:
                     return None
                 self._log.warn("no contact with {server}: {reason}", server=server, reason=reason_of(error))
             else:
-                self._servers.worked(server)
+                self._servers.worked(server, self._reactor.seconds(), self._uniform())
                 self._link.contacted(str(server))
                 return answer
             finally:
@@ -183,11 +192,21 @@ class PollingCommunicator:
 
     async def _ask(self, server: Server, body: bytes) -> common.ContactData:
         self._link.attempting(str(server))
-        response = await self._transport.post(server, "/message", WholeBody(body))
-        answer = await read_body(response, MAX_SERVER_RECORD)
-        if response.code != SUCCESS:
-            raise ProtocolError(f"status {response.code}: {answer[:MAX_REFUSAL].decode('utf-8', 'replace').strip()}")
-        return contact.parse(answer)
+        try:
+            response = await self._transport.post(server, "/message", WholeBody(body))
+        except Exception as error:
+            self._link.stats.contact_sent(str(server), len(body), error)
+            raise
+        self._link.stats.contact_sent(str(server), len(body), None)
+        answer = b""
+        try:
+            answer = await read_body(response, MAX_SERVER_RECORD)
+            taken = _answer(response.code, answer)
+        except Exception as error:
+            self._link.stats.contact_received(str(server), len(answer), error)
+            raise
+        self._link.stats.contact_received(str(server), len(answer), None)
+        return taken
 
     def _take(self, answer: common.ContactData, entries: Sequence[Entry]) -> None:
         now = self._reactor.seconds()
@@ -208,3 +227,9 @@ class PollingCommunicator:
         if not failure.check(CancelledError):  # type: ignore[no-untyped-call]
             self._log.failure("the polling communicator stopped working", failure)
             self._link.give_up("the communicator failed", 1)
+
+
+def _answer(status: int, body: bytes) -> common.ContactData:
+    if status != SUCCESS:
+        raise ProtocolError(f"status {status}: {body[:MAX_REFUSAL].decode('utf-8', 'replace').strip()}")
+    return contact.parse(body)

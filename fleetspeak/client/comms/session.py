@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, succeed
@@ -40,8 +41,13 @@ class Session(Protocol):
 
     _log = Logger()
 
-    def __init__(self, link: Link, reactor: Any, *, deflate: bool) -> None:
+    def __init__(
+        self, link: Link, reactor: Any, *, deflate: bool, on_settled: Callable[[], None] = lambda: None
+    ) -> None:
+        """@param on_settled: called whenever the stream `is_settled`."""
         self._link = link
+        self._server = ""
+        self._on_settled = on_settled
         self._reactor = reactor
         self._deflater = compression.Deflater() if deflate else None
         self._decoder = streamframes.Decoder(streamframes.MAX_SERVER_RECORD)
@@ -66,11 +72,10 @@ class Session(Protocol):
 
         Raises whatever goes wrong, also when it is cancelled; the session is over then.
         """
+        self._server = str(server)
         self._opening = self._take_entries()
         try:
-            stream = self._stream = await transport.open_stream(server, "/streaming-message", self._on_drained)
-            record = self._record(self._opening, first=True)
-            stream.write(self._encode(streamframes.MAGIC + record))
+            stream = self._stream = await self._sent_first(transport, server)
             response = await stream.response
             if response.code != SUCCESS:
                 raise ProtocolError(f"status {response.code}: {await _text_of(response)}")
@@ -79,6 +84,28 @@ class Session(Protocol):
         except BaseException as error:
             self.abort(error)
             raise
+
+    async def _sent_first(self, transport: Transport, server: Server) -> HttpStream:
+        stats, record = self._link.stats, b""
+        try:
+            stream = await transport.open_stream(server, "/streaming-message", self._on_drained)
+            record = self._record(self._opening, first=True)
+            stream.write(self._encode(streamframes.MAGIC + record))
+        except Exception as error:
+            stats.contact_sent(self._server, len(record), error)
+            raise
+        stats.contact_sent(self._server, len(record), None)
+        return stream
+
+    @property
+    def is_settled(self) -> bool:
+        """Is it alive, with nothing unacknowledged and nothing to send?"""
+        if self._ended or not self._started.called or len(self._window):
+            return False
+        ready = self._link.outbox.when_ready()
+        has_more = ready.called
+        ready.addErrback(lambda _: None).cancel()
+        return not has_more
 
     @property
     def is_loaded(self) -> bool:
@@ -118,7 +145,8 @@ class Session(Protocol):
         try:
             for record in self._decoder.feed(data):
                 if not self._ended:
-                    self._take(contact.parse(record))
+                    self._take(self._parsed(record))
+                    self._tell_if_settled()
         except ProtocolError as error:
             self._fail(error)
 
@@ -127,6 +155,19 @@ class Session(Protocol):
             self._fail(ProtocolError("the server ended the stream"))
         else:
             self._fail(reason.value or ConnectionLost())
+
+    def _parsed(self, record: bytes) -> common.ContactData:
+        try:
+            data = contact.parse(record)
+        except ProtocolError as error:
+            self._link.stats.contact_received(self._server, len(record), error)
+            raise
+        self._link.stats.contact_received(self._server, len(record), None)
+        return data
+
+    def _tell_if_settled(self) -> None:
+        if self.is_settled:
+            self._on_settled()
 
     def _take(self, data: common.ContactData) -> None:
         if not self._started.called:
@@ -170,7 +211,12 @@ class Session(Protocol):
         return len(self._window) >= MAX_IN_FLIGHT or (self._stream is not None and self._stream.full)
 
     def _take_entries(self) -> list[Entry]:
-        return self._link.outbox.take(MAX_MESSAGES_PER_CONTACT, self._rate.threshold())
+        """As many as make a record full; the one that fills it may go beyond, as upstream's does."""
+        threshold = self._rate.threshold()
+        entries = self._link.outbox.take(MAX_MESSAGES_PER_CONTACT, threshold)
+        if 0 < len(entries) < MAX_MESSAGES_PER_CONTACT and sum(entry.size for entry in entries) < threshold:
+            entries += self._link.outbox.take(1, 1)
+        return entries
 
     def _send(self, entries: list[Entry]) -> None:
         assert self._stream is not None
@@ -178,6 +224,7 @@ class Session(Protocol):
         self._window.sent(entries)
         began = self._reactor.seconds()
         self._stream.write(self._encode(record))
+        self._link.stats.contact_sent(self._server, len(record), None)
         self._written = (began, len(record)) if self._stream.full else None
 
     def _record(self, entries: list[Entry], *, first: bool) -> bytes:

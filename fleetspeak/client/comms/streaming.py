@@ -15,11 +15,11 @@ from zope.interface import implementer
 from fleetspeak.client.comms.http import Transport, reason_of
 from fleetspeak.client.comms.servers import Server, ServerList
 from fleetspeak.client.comms.session import Session
-from fleetspeak.client.comms.waiting import Bell, first_of, sleep
+from fleetspeak.client.comms.waiting import Bell, Waiters, first_of, sleep
 from fleetspeak.client.link import Link
 from fleetspeak.config.client import ClientSettings
-from fleetspeak.core.backoff import full_jitter, jittered
 from fleetspeak.core.loneliness import Loneliness
+from fleetspeak.core.reconnects import Reconnects
 from fleetspeak.interfaces import ICommunicator
 from fleetspeak.pb import common
 from fleetspeak.program.ending import TOO_LONELY
@@ -30,17 +30,8 @@ LIFE = 720.0
 FAREWELL = 5.0
 """Seconds to deliver what is left when the client stops."""
 
-SHORT = 10.0
-"""A stream that ended sooner, unannounced, counts as a failure of its server."""
-
-SHORT_ORDERLY = 1.0
-"""So does one that was announced to end as soon as it had begun."""
-
 START_TIMEOUT = 180.0
 """Seconds until the server's first record is there; the server gives itself as many."""
-
-RETRY_BASE = 1.0
-"""Seconds; doubled for each short stream in a row, as the most to wait before the next one."""
 
 
 @implementer(ICommunicator)
@@ -68,7 +59,8 @@ class StreamingCommunicator:
         self._running: Deferred[None] | None = None
         self._reset = False
         self._stopping = False
-        self._short_streams = 0
+        self._reconnects = Reconnects(settings.communicator.min_failure_delay_seconds, LIFE)
+        self._flushes = Waiters()
 
     def start(self) -> None:
         """See `ICommunicator`."""
@@ -90,11 +82,12 @@ class StreamingCommunicator:
         self._interrupt()
         running.cancel()
         await running
+        self._flushes.release()
 
     def reset(self) -> None:
         """See `ICommunicator`.  May be called from within `Link.received`, too."""
         self._reset = True
-        self._short_streams = 0
+        self._reconnects.forgive()
         if not self._interrupt():
             self._wake.ring()
 
@@ -106,12 +99,23 @@ class StreamingCommunicator:
         """See `ICommunicator`."""
         return self._transport.get(server, path, headers)
 
+    def flush(self) -> Deferred[None]:
+        """See `ICommunicator`: fires when a stream is alive and all is sent and acknowledged."""
+        flushed = self._flushes.wait()
+        self._settled()
+        return flushed
+
+    def _settled(self) -> None:
+        if self._session is not None and self._session.is_settled:
+            self._flushes.release()
+
     async def _run(self) -> None:
         while not self._stopping:
             self._reset = False
             if self._transport.is_stale:
                 await self._transport.close()
                 self._transport = Transport(self._link, self._settings, self._reactor)
+                self._servers = ServerList(self._settings.servers)
             session = await self._connect()
             if session is not None:
                 await self._live(session)
@@ -147,10 +151,11 @@ class StreamingCommunicator:
     async def _connect(self) -> Session | None:
         """A stream to the first server that gives one; None if none does, or a reset came between."""
         try:
-            for server in self._servers.order():
-                session = Session(self._link, self._reactor, deflate=self._deflate)
+            for server in self._servers.to_try(self._reactor.seconds()):
+                session = Session(self._link, self._reactor, deflate=self._deflate, on_settled=self._settled)
                 if await self._open(session, server):
                     self._session = session
+                    self._settled()
                     return session
                 if self._reset or self._stopping:
                     break
@@ -172,8 +177,9 @@ class StreamingCommunicator:
             return False
         finally:
             self._attempt = self._opening = None
-        self._servers.worked(server)
-        self._loneliness.contacted(self._reactor.seconds())
+        now = self._reactor.seconds()
+        self._servers.worked(server, now, self._uniform())
+        self._loneliness.contacted(now)
         self._link.contacted(str(server))
         return True
 
@@ -191,22 +197,18 @@ class StreamingCommunicator:
         self._loneliness.contacted(now)
         if session.reason is not None:
             self._log.info("the stream ended: {reason}", reason=reason_of(session.reason))
-        if now - began >= (SHORT_ORDERLY if session.orderly else SHORT):
-            self._short_streams = 0
-        elif not (self._stopping or self._reset or self._transport.is_stale):
-            await self._hold_back()
-
-    async def _hold_back(self) -> None:
-        """A server that takes streams and drops them is not hammered."""
-        most = self._settings.communicator.min_failure_delay_seconds
-        delay = full_jitter(RETRY_BASE, most, self._short_streams, self._uniform())
-        self._short_streams += 1
-        await first_of([sleep(self._reactor, delay), self._wake.wait()])
+        if self._stopping or self._reset or self._transport.is_stale:
+            return
+        delay = self._reconnects.after_stream(now - began, session.orderly, self._uniform())
+        if delay:
+            await self._hold_back(delay)
 
     async def _after_failure(self) -> None:
         if (reason := self._loneliness.verdict(self._reactor.seconds())) is not None:
             self._link.give_up(reason, TOO_LONELY)
-        delay = jittered(self._settings.communicator.min_failure_delay_seconds, self._uniform())
+        await self._hold_back(self._reconnects.after_failure(self._uniform()))
+
+    async def _hold_back(self, delay: float) -> None:
         await first_of([sleep(self._reactor, delay), self._wake.wait()])
 
     def _stopped(self, failure: Failure) -> None:

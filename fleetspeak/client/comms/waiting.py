@@ -65,3 +65,21 @@ class Bell:
 
     def _gone(self, _: Deferred[None]) -> None:
         self._waiting = None
+
+
+class Waiters:
+    """Any number of those who wait for the same thing, once."""
+
+    def __init__(self) -> None:
+        self._waiting: list[Deferred[None]] = []
+
+    def wait(self) -> Deferred[None]:
+        """Fires at the next release.  Cancellable."""
+        released: Deferred[None] = Deferred(self._waiting.remove)
+        self._waiting.append(released)
+        return released
+
+    def release(self) -> None:
+        """It has happened."""
+        while self._waiting:
+            self._waiting.pop(0).callback(None)

@@ -8,12 +8,14 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ConnectionRefusedError
+from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.web.client import ResponseDone
 from twisted.web.iweb import IBodyProducer
 
 from fleetspeak.client.comms.servers import Server
 from fleetspeak.client.link import Link
+from fleetspeak.client.stats import Stats
 from fleetspeak.config.client import ClientSettings
 from fleetspeak.ids import ClientId
 from fleetspeak.pb import client, common
@@ -108,6 +110,13 @@ class Stream:
         self.ended = False
         self.aborted = False
         self.contacts: list[common.ContactData] = []
+        self.rate: tuple[float, Clock] | None = None
+        """Bytes per second of the line, if it is slower than memory."""
+        self.took: list[float] = []
+        """Seconds that each write took on that line."""
+        self.began = 0.0
+        self.dealt_with = 0
+        """For the test: when it was opened, and how many records the server has looked at."""
         self._on_drained = on_drained
         self._decoder = streamframes.Decoder(streamframes.MAX_RECORD, expect_magic=True)
         self._head = Response(200)
@@ -118,6 +127,14 @@ class Stream:
         for record in self._decoder.feed(data):
             self.contacts.append(wire_contact.parse(wire_contact.unwrap(record).contact_data))
         self.full = self.fills_up
+        if self.rate is not None:
+            rate, clock = self.rate
+            self.full = True
+            clock.callLater(len(data) / rate, self._arrived, clock.seconds(), clock)
+
+    def _arrived(self, began: float, clock: Clock) -> None:
+        self.took.append(clock.seconds() - began)
+        self.drain()
 
     def end(self) -> None:
         self.ended = True
@@ -168,6 +185,20 @@ class Stream:
     def close(self) -> None:
         """The server ends it."""
         self._head.body.connectionLost(Failure(ResponseDone()))
+
+
+class Heard(Stats):
+    """Statistics: what was told of contacts, as server, size and error."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[str, int, Exception | None]] = []
+        self.received: list[tuple[str, int, Exception | None]] = []
+
+    def contact_sent(self, server: str, size: int, error: Exception | None) -> None:
+        self.sent.append((server, size, error))
+
+    def contact_received(self, server: str, size: int, error: Exception | None) -> None:
+        self.received.append((server, size, error))
 
 
 @dataclass

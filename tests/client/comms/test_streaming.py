@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from fleetspeak.client.comms import streaming
 from fleetspeak.client.comms.session import MAX_IN_FLIGHT
-from fleetspeak.client.comms.streaming import FAREWELL, LIFE, START_TIMEOUT, StreamingCommunicator
+from fleetspeak.client.comms.streaming import LIFE, StreamingCommunicator
+from fleetspeak.client.stats import Stats
 from fleetspeak.errors import ProtocolError
 from fleetspeak.pb import common
 from fleetspeak.testing.clientside import FakeLink
 from fleetspeak.wire import contact, streamframes, varint
 from fleetspeak.wire.streamframes import MAX_SERVER_RECORD
 from tests.client.comms import memory
-from tests.client.comms.memory import Network, Stream, message
+from tests.client.comms.memory import Heard, Network, Stream, message
 from tests.client.comms.test_polling import RekeyedLink
 from tests.core.machines import explore
 
@@ -68,22 +67,22 @@ class StreamingTestCase(SynchronousTestCase):
 
 
 class RecordTests(StreamingTestCase):
-    def test_the_first_record_has_what_is_ready_and_all_tokens(self) -> None:
-        """client-tests 68."""
+    def test_item_68_the_first_record_has_what_is_ready_and_all_tokens(self) -> None:
         self.link.flow.add_service("system")
+        self.link.flow.add_service("NOOPService")
         self.send("early")
         self.begin()
         self.assertEqual(self.stream.names, [["early"]])
         self.assertEqual(self.stream.contacts[0].sequencing_nonce, 0)
-        self.assertEqual(dict(self.stream.contacts[0].AllowedMessages), {"system": 100})
+        self.assertEqual(dict(self.stream.contacts[0].AllowedMessages), {"NOOPService": 100, "system": 100})
         self.assertEqual(self.acked, [])
         self.stream.open(message("for us"), nonce=777)
         self.assertEqual(self.acked, ["early"])
         self.assertEqual((self.link.nonce, self.link.servers), (777, ["server0:443"]))
         self.assertEqual([received.message_type for received in self.link.messages], ["for us"])
 
-    def test_ten_messages_of_one_turn_are_one_record(self) -> None:
-        """client-tests 69: and the callbacks run in order."""
+    def test_item_69_ten_messages_of_one_turn_are_one_record(self) -> None:
+        """And the callbacks run in order."""
         stream = self.begin_stream()
         names = [str(number) for number in range(10)]
         self.send(*names)
@@ -97,8 +96,7 @@ class RecordTests(StreamingTestCase):
             self.send(name)
         self.assertEqual((stream.names, self.clock.seconds()), ([[], ["a"], ["b"], ["c"]], 0))
 
-    def test_tokens_are_told_without_a_message_when_many_were_used(self) -> None:
-        """client-tests 70 and 76."""
+    def test_item_70_tokens_are_told_without_a_message_when_many_were_used(self) -> None:
         self.link.flow.add_service("NOOPService")
         stream = self.begin_stream()
         for _ in range(35):
@@ -109,6 +107,14 @@ class RecordTests(StreamingTestCase):
         grants = [contact.AllowedMessages["NOOPService"] for contact in stream.contacts]
         self.assertEqual(grants, [100, 32, 3])
         self.assertEqual(stream.names, [[], [], ["m"]])
+        self.assertTrue(32 <= sum(grants[1:]) <= 35)
+
+    def test_item_76_later_records_list_all_services_zeros_included(self) -> None:
+        self.link.flow.add_service("system")
+        self.link.flow.add_service("NOOPService")
+        stream = self.begin_stream()
+        self.send("m")
+        self.assertEqual(dict(stream.contacts[1].AllowedMessages), {"NOOPService": 0, "system": 0})
 
     def test_messages_gather_while_the_transport_is_full(self) -> None:
         stream = self.begin_stream()
@@ -128,29 +134,30 @@ class RecordTests(StreamingTestCase):
         stream.acknowledge(1)
         self.assertEqual(stream.names[-1], [str(number) for number in range(MAX_IN_FLIGHT, MAX_IN_FLIGHT + 5)])
 
-    def test_a_slow_line_gets_smaller_records(self) -> None:
-        """client-tests 71: 100 KB/s; no record should take more than 10 s, so six of 300 KiB go as 3 + 3."""
-        stream = self.begin_stream()
-        stream.fills_up = True
-        self.send("big", size=512 * KIB)
-        self.clock.advance(5.12)
-        stream.drain()
-        self.send(*"abcdef", size=300 * KIB)
-        self.clock.advance(9.2)
-        stream.drain()
-        self.assertEqual(stream.names, [[], ["big"], ["a", "b", "c"], ["d", "e", "f"]])
+    def test_item_71_a_slow_link(self) -> None:
+        """100 KB/s: 0.5 MiB alone in its record, then six of 300 KiB as 4 + 2: ten seconds of it fill a record."""
+        arrivals = self.through_a_link_of(100 * 1000, 300 * KIB, "abcdef")
+        self.assertEqual([names for names, _ in arrivals], [["big"], ["a", "b", "c", "d"], ["e", "f"]])
+        self.assertTrue(all(took <= limit for (_, took), limit in zip(arrivals, (10, 15, 15), strict=True)), arrivals)
 
-    def test_a_fast_line_gets_records_of_seven_and_a_half_mebibytes(self) -> None:
-        """client-tests 72: ten of 1 MiB go as 7 + 3."""
+    def test_item_72_a_fast_link(self) -> None:
+        """5 MiB/s: 0.5 MiB, then ten of 1 MiB as 8 + 2: a record is full with 7.5 MiB."""
+        arrivals = self.through_a_link_of(5 * KIB * KIB, KIB * KIB, "abcdefghij")
+        self.assertEqual([len(names) for names, _ in arrivals], [1, 8, 2])
+        self.assertTrue(all(took <= 10 for _, took in arrivals), arrivals)
+
+    def through_a_link_of(self, rate: float, size: int, names: str) -> list[tuple[list[str], float]]:
+        """Send a message of 0.5 MiB, and when it has arrived the named ones of `size` bytes.
+
+        @return: the messages of each record, and the seconds from its beginning until it had arrived.
+        """
         stream = self.begin_stream()
-        stream.fills_up = True
+        stream.rate = (rate, self.clock)
         self.send("big", size=512 * KIB)
-        self.clock.advance(0.1)
-        stream.drain()
-        self.send(*"abcdefghij", size=KIB * KIB)
-        self.clock.advance(1.4)
-        stream.drain()
-        self.assertEqual([len(names) for names in stream.names], [0, 1, 7, 3])
+        self.clock.pump([0.01] * 700)
+        self.send(*names, size=size)
+        self.clock.pump([0.01] * 3000)
+        return list(zip(stream.names[1:], stream.took, strict=True))
 
     def test_messages_of_the_server_are_taken_as_they_come(self) -> None:
         stream = self.begin_stream()
@@ -160,8 +167,7 @@ class RecordTests(StreamingTestCase):
 
 
 class EndTests(StreamingTestCase):
-    def test_done_sending_lets_the_acks_come_and_then_closes(self) -> None:
-        """client-tests 78."""
+    def test_item_78_done_sending_lets_the_acks_come_and_then_closes(self) -> None:
         stream = self.begin_stream()
         self.send("a")
         self.send("b")
@@ -175,8 +181,8 @@ class EndTests(StreamingTestCase):
         self.assertTrue(stream.ended)
         self.assertEqual((stream.names, self.acked), ([[], ["a"], ["b"]], ["a", "b"]))
 
-    def test_with_nothing_unacknowledged_done_sending_closes_at_once(self) -> None:
-        """client-tests 78: what came with it counts all the same."""
+    def test_item_78_with_nothing_unacknowledged_done_sending_closes_at_once(self) -> None:
+        """What came with it counts all the same."""
         stream = self.begin_stream()
         self.send("a")
         stream.send(common.ContactData(done_sending=True, ack_index=1, messages=[message("last words")]))
@@ -184,24 +190,33 @@ class EndTests(StreamingTestCase):
         self.assertEqual(self.acked, ["a"])
         self.assertEqual(len(self.link.messages), 1)
 
-    def test_after_an_announced_end_the_next_stream_follows_at_once(self) -> None:
-        stream = self.begin_stream()
-        self.clock.advance(600)
-        stream.send(common.ContactData(done_sending=True))
-        self.assertEqual(len(self.network.streams), 2)
-
-    def test_what_was_not_acknowledged_goes_on_the_next_stream(self) -> None:
-        """client-tests 78: the same messages with the same ids."""
+    def test_item_78_what_was_not_acknowledged_goes_on_the_next_stream(self) -> None:
+        """The same messages with the same ids."""
         stream = self.begin_stream()
         self.clock.advance(60)
         self.send("a")
         self.send("b")
         stream.acknowledge(1)
         stream.close()
+        self.clock.advance(5)
         self.assertEqual(self.stream.names, [["b"]])
         self.assertEqual(self.stream.contacts[0].messages[0].source_message_id, b"b")
         self.stream.open()
         self.assertEqual(self.acked, ["a", "b"])
+
+    def test_item_77_streams_that_the_server_ends_lose_and_repeat_nothing(self) -> None:
+        """Lifespan 10 s, closing from the third second on; what is sent twice has the same id."""
+        self.begin(min_failure_delay_seconds=1)
+        taken: list[bytes] = []
+        for tick in range(600):
+            self.clock.advance(0.1)
+            if tick < 500:
+                self.send(str(tick))
+            serve_with_a_lifespan(self.stream, self.clock.seconds(), taken)
+        self.assertGreater(len(self.network.streams), 10)
+        self.assertEqual(sorted(self.acked, key=int), [str(tick) for tick in range(500)])
+        self.assertEqual(set(taken), {str(tick).encode() for tick in range(500)})
+        self.assertEqual([self.link.outbox.pending(priority)[0] for priority in (0, 1, 2)], [0, 0, 0])
 
     def test_an_ack_of_the_wrong_record_ends_the_stream(self) -> None:
         """Taking it for another one's would lose messages."""
@@ -213,8 +228,7 @@ class EndTests(StreamingTestCase):
             self.assertEqual(self.acked, [])
             self.setUp()
 
-    def test_a_record_over_the_limit_ends_the_stream_from_its_length(self) -> None:
-        """client-tests 81."""
+    def test_item_81_a_record_over_the_limit_ends_the_stream_from_its_length(self) -> None:
         stream = self.begin_stream()
         stream.send_raw(varint.encode(MAX_SERVER_RECORD + 1))
         self.assertTrue(stream.aborted)
@@ -228,7 +242,7 @@ class EndTests(StreamingTestCase):
         stream = self.begin_stream()
         self.clock.advance(LIFE)
         self.assertTrue(stream.aborted)
-        self.assertEqual(len(self.network.streams), 2)
+        self.assertEqual(len(self.network.streams), 2, "the next one follows at once")
 
     @settings(max_examples=100, deadline=None)
     @given(st.lists(st.binary(max_size=30), max_size=5))
@@ -256,187 +270,46 @@ def _records(data: bytes) -> list[common.ContactData]:
     return found
 
 
-class OpeningTests(StreamingTestCase):
-    def test_the_next_server_is_tried_and_comes_first_from_then_on(self) -> None:
-        """client-tests 57: with the messages of the first attempt."""
-        self.send("m")
-        self.begin(servers=2)
-        self.stream.refuse(503)
-        self.assertEqual((self.stream.server, self.stream.names), ("server1:443", [["m"]]))
-        self.stream.open()
-        self.clock.advance(60)
-        self.stream.close()
-        self.assertEqual(self.stream.server, "server1:443")
-        self.assertEqual(self.link.attempts, ["server0:443", "server1:443", "server1:443"], "the watchdog is told")
+def serve_with_a_lifespan(stream: Stream, now: float, taken: list[bytes]) -> None:
+    """What a server with a lifespan of 10 s and a close time of 7 s does with a stream at this moment."""
+    if stream.is_over:
+        return
+    if not stream.response.called:
+        stream.began = now
+        stream.open()
+    records = stream.contacts[stream.dealt_with :]
+    taken += [message.source_message_id for contact in records for message in contact.messages]
+    for index in range(max(stream.dealt_with, 1), len(stream.contacts)):
+        stream.acknowledge(index)
+    stream.dealt_with = len(stream.contacts)
+    if now - stream.began >= 10:
+        stream.close()
+    elif now - stream.began >= 3 and not stream.is_over:
+        stream.send(common.ContactData(done_sending=True))
 
-    def test_an_empty_answer_is_a_refusal(self) -> None:
-        """So upstream's server refuses: status 200, and nothing."""
-        self.send("m")
-        self.begin()
-        self.network.streams[0].response.callback(memory.WholeResponse(200, b""))
+
+class StatsTests(StreamingTestCase):
+    def test_each_record_is_told_of_in_both_directions(self) -> None:
+        heard = Heard()
+        self.link.stats = Stats([heard])
+        self.network.reachable = False
+        self.begin(servers=2)
+        self.network.reachable = True
         self.clock.advance(15)
-        self.assertEqual((len(self.network.streams), self.stream.names), (2, [["m"]]))
-
-    def test_a_server_that_never_answers_is_given_up(self) -> None:
-        self.begin(servers=2)
-        self.clock.advance(START_TIMEOUT)
-        self.assertTrue(self.network.streams[0].aborted)
-        self.assertEqual(self.stream.server, "server1:443")
-
-    def test_failures_keep_their_distance(self) -> None:
-        self.network.reachable = False
-        self.begin()
-        self.clock.pump([0.5] * 200)
-        self.assertEqual(self.network.attempts, 1 + 100 // 12.5)
-
-    def test_never_reachable_for_too_long(self) -> None:
-        """client-tests 82."""
-        self.network.reachable = False
-        self.begin(failure_suicide_time_seconds=1, min_failure_delay_seconds=1)
-        for _ in range(4):
-            self.clock.advance(0.5)
-        self.assertEqual([status for _, status in self.link.gave_up][:1], [2])
-
-    def test_a_server_that_accepts_and_closes_is_not_hammered(self) -> None:
-        """client-tests 79: growing delays, with or without an announcement."""
-        for announced in (False, True):
-            self.setUp()
-            self.begin(min_failure_delay_seconds=60)
-            times = []
-            while self.clock.seconds() < 120:
-                if not self.stream.is_over:
-                    times.append(self.clock.seconds())
-                    self.stream.open()
-                    if announced:
-                        self.stream.send(common.ContactData(done_sending=True))
-                    else:
-                        self.stream.close()
-                self.clock.advance(0.25)
-            gaps = [after - before for before, after in itertools.pairwise(times)]
-            self.assertEqual(gaps, [0.5, 1, 2, 4, 8, 16, 30, 30])
-
-    def test_a_stream_that_lived_makes_up_for_it(self) -> None:
-        self.begin_stream().close()
-        self.clock.advance(0.5)
-        self.stream.open()
-        self.clock.advance(60)
-        self.stream.close()
-        self.assertEqual(len(self.network.streams), 3)
-        self.stream.open()
-        self.stream.close()
-        self.clock.advance(0.5)
-        self.assertEqual(len(self.network.streams), 4)
-
-
-class ResetTests(StreamingTestCase):
-    def test_a_reset_makes_a_new_stream_at_once(self) -> None:
-        """client-tests 74."""
-        stream = self.begin_stream()
+        self.stream.open(nonce=7)
         self.send("m")
-        self.communicator.reset()
-        self.assertTrue(stream.aborted)
-        self.assertEqual((len(self.network.streams), self.stream.names), (2, [["m"]]))
-
-    def test_a_reset_of_a_hanging_connection(self) -> None:
-        """client-tests 73: and of a request without an answer."""
-        self.network.hangs = True
-        communicator = self.begin()
-        communicator.reset()
-        self.assertEqual(self.network.attempts, 2)
-        self.network.hangs = False
-        communicator.reset()
-        communicator.reset()
-        self.assertEqual((self.network.attempts, len(self.network.streams)), (4, 2))
-
-    def test_a_reset_ends_the_wait_after_a_failure(self) -> None:
-        self.network.reachable = False
-        communicator = self.begin()
-        communicator.reset()
-        self.assertEqual(self.network.attempts, 2)
-
-    def test_a_rekey_reconnects_as_the_new_client(self) -> None:
-        """client-tests 80; what was sent is sent again, and acked once."""
-        stream = self.begin_stream()
-        self.send("m")
-        stream.send(common.ContactData(ack_index=1, messages=[message("rekey")]))
-        self.assertTrue(stream.aborted)
-        self.assertEqual(self.stream.client_id, self.link.identity.client_id)
-        self.assertEqual((self.acked, self.stream.names), ([], [["m"]]))
-        self.stream.open()
-        self.assertEqual(self.acked, ["m"])
-
-    def test_a_rekey_in_the_very_first_answer(self) -> None:
-        self.send("m")
-        self.begin()
-        self.stream.open(message("rekey"))
-        self.assertEqual(self.stream.client_id, self.link.identity.client_id)
-        self.assertEqual((len(self.network.streams), self.stream.names), (2, [["m"]]))
-        self.stream.open()
-        self.assertEqual(self.acked, ["m"])
-
-
-class StopTests(StreamingTestCase):
-    def stop(self, communicator: StreamingCommunicator) -> Deferred[None]:
-        return Deferred.fromCoroutine(communicator.stop())
-
-    def test_with_nothing_to_deliver_it_ends_at_once(self) -> None:
-        stream = self.begin_stream()
-        self.successResultOf(self.stop(self.communicator))
-        self.assertTrue(stream.ended)
-        self.assertEqual(self.clock.getDelayedCalls(), [])
-
-    def test_what_is_left_is_delivered(self) -> None:
-        """client-tests 58, for a stream: all of it, and confirmed."""
-        stream = self.begin_stream()
-        names = [str(number) for number in range(100)]
-        for name in names:
-            self.link.outbox.submit(message(name), lambda name=name: self.acked.append(name))  # type: ignore[misc]
-        stopped = self.stop(self.communicator)
-        self.assertNoResult(stopped)
-        for index in range(1, len(stream.contacts)):
-            stream.acknowledge(index)
-        self.successResultOf(stopped)
-        self.assertEqual(self.acked, names)
-        self.assertEqual(self.clock.getDelayedCalls(), [])
-
-    def test_a_server_that_hangs_holds_it_up_for_a_few_seconds_only(self) -> None:
-        stream = self.begin_stream()
-        self.send("left")
-        stopped = self.stop(self.communicator)
-        self.clock.advance(FAREWELL)
-        self.successResultOf(stopped)
-        self.assertTrue(stream.aborted)
-        self.assertEqual((self.acked, self.clock.getDelayedCalls()), ([], []))
-
-    def test_a_stream_that_is_being_opened_still_delivers(self) -> None:
-        self.send("left")
-        stopped = self.stop(self.begin())
-        self.assertNoResult(stopped)
-        self.stream.open()
-        self.successResultOf(stopped)
-        self.assertEqual((self.acked, self.stream.ended), (["left"], True))
-        self.assertEqual(self.clock.getDelayedCalls(), [])
-
-    def test_without_anything_to_deliver_nobody_waits_for_a_stream(self) -> None:
-        stopped = self.stop(self.begin())
-        self.successResultOf(stopped)
-        self.assertTrue(self.stream.aborted)
-
-    def test_a_refusal_while_it_stops(self) -> None:
-        self.send("left")
-        stopped = self.stop(self.begin(servers=2))
-        self.stream.refuse(500)
-        self.successResultOf(stopped)
-        self.assertEqual((len(self.network.streams), self.clock.getDelayedCalls()), (1, []))
-
-    def test_while_it_waits_after_a_failure(self) -> None:
-        self.network.reachable = False
-        self.successResultOf(self.stop(self.begin()))
-        self.assertEqual(self.clock.getDelayedCalls(), [])
-
-    def test_before_it_was_started(self) -> None:
-        communicator = StreamingCommunicator(self.link, memory.settings(), self.clock)
-        self.successResultOf(self.stop(communicator))
+        self.stream.send_raw(b"\x02\xff\xff")
+        first, second = (contact.ByteSize() for contact in self.network.streams[0].contacts)
+        self.assertEqual(
+            [(where, bool(error)) for where, _, error in heard.sent[:2]], [("server0:443", True), ("server1:443", True)]
+        )
+        self.assertEqual(
+            [(where, size > first, error) for where, size, error in heard.sent[2:3]], [("server0:443", True, None)]
+        )
+        self.assertGreater(heard.sent[3][1], second)
+        self.assertEqual(heard.received[0], ("server0:443", 2, None))
+        self.assertEqual(heard.received[1][:2], ("server0:443", 2))
+        self.assertIsInstance(heard.received[1][2], ProtocolError)
 
 
 class AnyOrderTests(StreamingTestCase):
