@@ -8,8 +8,6 @@ from zope.interface.verify import verifyObject
 
 from fleetspeak.client.assembly import communicator_factory, service_factories
 from fleetspeak.client.identity import KeyedIdentity
-from fleetspeak.client.services.socket import SocketFactory
-from fleetspeak.errors import ConfigError
 from fleetspeak.interfaces import IClientServiceContext, IClientServiceFactory, ICommunicator, ICommunicatorFactory
 from fleetspeak.testing.clientside import (
     FakeCommunicator,
@@ -32,10 +30,6 @@ class BuiltInTests(SynchronousTestCase):
             factory = communicator_factory(client_settings(streaming=streaming))
             verifyObject(ICommunicatorFactory, factory)
             self.assertEqual(factory.name, name)
-
-    def test_a_socket_service_is_refused_with_a_clear_text(self) -> None:
-        error = self.assertRaises(ConfigError, SocketFactory().make, None, RecordingContext())
-        self.assertIn("not supported by this client yet", str(error))
 
 
 class DoublesTests(SynchronousTestCase):

@@ -19,7 +19,7 @@ time; so together with a pipe of `fleetspeak.client.process.ackpipe.SMALL_PIPE` 
 one pipe as Linux makes them."""
 
 ACKED_SHARE = 4 * 1024 * 1024
-"""The same for a process whose Send returns only when the message is accepted."""
+"""The same for a process that keeps what it sends until it is accepted."""
 
 MAX_FLYING = 100
 """Messages of one process that may be on their way into the outbox."""
@@ -53,13 +53,19 @@ class Outflow:
     _log = Logger()
 
     def __init__(
-        self, service: str, send: Callable[[common.Message], Deferred[None]], tap: Tap, descriptors: Iterable[int]
+        self,
+        service: str,
+        send: Callable[[common.Message], Deferred[None]],
+        tap: Tap,
+        descriptors: Iterable[int],
+        share: int = PIPE_SHARE,
     ) -> None:
+        """@param share: bytes that may be on the way; above that, nothing more is read."""
         self._service = service
         self._send = send
         self._tap = tap
         self._descriptors = tuple(descriptors)
-        self._share = PIPE_SHARE
+        self._share = share
         self._queue: deque[common.Message] = deque()
         self._flying: deque[_Flight] = deque()
         self._bytes = 0

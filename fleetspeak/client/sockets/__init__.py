@@ -1,0 +1,1 @@
+"""Exchanging messages with a process that connects to a Unix socket of the client."""
