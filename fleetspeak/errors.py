@@ -23,6 +23,10 @@ class ProxyRefused(FleetspeakError):
     """A proxy does not make the connection.  The text has what it said and what to do, never a password."""
 
 
+class NotProcessed(FleetspeakError):
+    """A server did not begin with a request; it may be made again."""
+
+
 class NotAuthorized(FleetspeakError):
     """An authorizer refused this contact."""
 

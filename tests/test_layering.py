@@ -47,6 +47,8 @@ ALLOWED: dict[str, set[str]] = {
     | {"fleetspeak.server", "fleetspeak.program", "fleetspeak.store", "fleetspeak.plugins", "OpenSSL", "twisted"},
     "fleetspeak.client": SETTINGS
     | {"fleetspeak.client", "fleetspeak.program", "fleetspeak.plugins", "twisted", "psutil", "OpenSSL"},
+    # Installed with the extra `http2` only; whoever needs it finds out by importing h2pool.
+    "fleetspeak.client.comms.h2connection": SETTINGS | {"fleetspeak.client", "twisted", "h2"},
     "fleetspeak.plugins": {"fleetspeak.interfaces", "twisted"},
     "fleetspeak.plugins.server_builtins": {"fleetspeak.server", "fleetspeak.interfaces"},
     "fleetspeak.plugins.client_builtins": {"fleetspeak.client", "fleetspeak.interfaces"},

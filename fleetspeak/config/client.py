@@ -229,8 +229,6 @@ def _read_communicator(directory: Path) -> tuple[client.CommunicatorConfig, tupl
         for name, default in _DEFAULT_SECONDS.items()
         if getattr(config, name) < 0
     ]
-    if config.prefer_http2:
-        warnings.append(f"{path}: prefer_http2: not yet supported in this version; HTTP/1.1 is used")
     return _with_defaults(config), tuple(warnings)
 
 

@@ -92,6 +92,7 @@ class ClientTlsPolicy:
     @param server_name: what to ask for and to find in the server's certificate, instead of the host of the address.
     @param is_revoked: called with the serial numbers of the server's chain at every handshake.  If one above the
         server's own is revoked, another chain to a trusted certificate will do.
+    @param offer_http2: offer HTTP/2 besides HTTP/1.1; the server chooses.
     """
 
     def __init__(
@@ -101,7 +102,10 @@ class ClientTlsPolicy:
         certificate: Certificate,
         server_name: str = "",
         is_revoked: Callable[[int], bool] = lambda serial: False,
+        *,
+        offer_http2: bool = False,
     ) -> None:
+        self._protocols = [_HTTP_2, _HTTP_1] if offer_http2 else [_HTTP_1]
         self._server_name = server_name
         self._trusted = trusted
         self._is_revoked = is_revoked
@@ -113,7 +117,7 @@ class ClientTlsPolicy:
 
     def creatorForNetloc(self, hostname: bytes, port: int) -> ClientConnectionCreator:  # noqa: N802
         name = self._server_name or hostname.decode("ascii")
-        return ClientConnectionCreator(self._context, name, self._is_revoked)
+        return ClientConnectionCreator(self._context, name, self._is_revoked, protocols=self._protocols)
 
     def _on_progress(self, connection: SSL.Connection, where: int, code: int) -> None:
         """OpenSSL tells of each step; at the last one, when all of the chain is there, look for revoked ones in it."""
@@ -186,9 +190,18 @@ class ClientConnectionCreator:
     """
 
     def __init__(
-        self, context: SSL.Context, name: str, is_revoked: Callable[[int], bool], peer: str = "server"
+        self,
+        context: SSL.Context,
+        name: str,
+        is_revoked: Callable[[int], bool],
+        peer: str = "server",
+        protocols: Sequence[bytes] = (_HTTP_1,),
     ) -> None:
-        """@param peer: what it is called in errors."""
+        """@param peer: what it is called in errors.
+
+        @param protocols: what to offer by ALPN, the best first.
+        """
+        self._protocols = list(protocols)
         self._context = context
         self._name = name
         self._is_revoked = is_revoked
@@ -204,7 +217,7 @@ class ClientConnectionCreator:
         connection = SSL.Connection(self._context)
         if self._sni is not None:
             connection.set_tlsext_host_name(self._sni)
-        connection.set_alpn_protos([_HTTP_1])
+        connection.set_alpn_protos(self._protocols)
         connection.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, self._check)
         return connection
 

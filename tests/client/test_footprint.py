@@ -16,7 +16,8 @@ import sys
 from fleetspeak.client import tap
 from fleetspeak.client.assembly import service_factories
 service_factories()
-print(*(name for name in sys.modules if name.startswith(("grpc", "fleetspeak.server", "fleetspeak.store", "pymysql"))))
+foreign = ("grpc", "fleetspeak.server", "fleetspeak.store", "pymysql", "fleetspeak.client.comms.h2")
+print(*(name for name in sys.modules if name.startswith(foreign)))
 """
 
 

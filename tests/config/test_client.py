@@ -140,10 +140,9 @@ class CommunicatorFileTests(ClientConfigTestCase):
         (warning,) = self.settings.warnings
         self.assertIn("communicator.txt:1:25: expected an integer", warning)
 
-    def test_http2_is_a_warning_not_a_failure(self) -> None:
-        self._communicator("prefer_http2: true")
-        (warning,) = self.settings.warnings
-        self.assertIn("prefer_http2: not yet supported", warning)
+    def test_http2_may_be_preferred(self) -> None:
+        self.assertTrue(self._communicator("prefer_http2: true").prefer_http2)
+        self.assertEqual(self.settings.warnings, ())
 
     def test_negative_times_are_told_and_replaced(self) -> None:
         read = self._communicator("max_poll_delay_seconds: -1 max_buffer_delay_seconds: 1")

@@ -148,8 +148,8 @@ class PollingCommunicator:
     async def _poll(self) -> bool:
         """Poll.  True if a server answered; otherwise what was held is in the outbox again."""
         if self._transport.is_stale:
-            await self._transport.close()
-            self._transport = Transport(self._link, self._settings, self._reactor)
+            old, self._transport = self._transport, Transport(self._link, self._settings, self._reactor)
+            await old.close()
             self._servers = ServerList(self._settings.servers)
         entries, self._held = self._held, []
         answer: common.ContactData | None = None

@@ -15,8 +15,7 @@ from twisted.web.http import PotentialDataLoss
 from twisted.web.iweb import IResponse
 
 from fleetspeak.client.comms.bodies import read_body
-from fleetspeak.client.comms.http import MAX_REFUSAL, SUCCESS, Transport
-from fleetspeak.client.comms.httpstream import HttpStream
+from fleetspeak.client.comms.http import MAX_REFUSAL, SUCCESS, RequestStream, Transport
 from fleetspeak.client.comms.servers import Server
 from fleetspeak.client.comms.waiting import Bell, first_of, sleep
 from fleetspeak.client.link import Link
@@ -54,7 +53,7 @@ class Session(Protocol):
         self._rate = WriteRate()
         self._window = AckWindow()
         self._opening: list[Entry] = []
-        self._stream: HttpStream | None = None
+        self._stream: RequestStream | None = None
         self._room = Bell()
         self._written: tuple[float, int] | None = None
         self._writing: Deferred[None] | None = None
@@ -85,7 +84,7 @@ class Session(Protocol):
             self.abort(error)
             raise
 
-    async def _sent_first(self, transport: Transport, server: Server) -> HttpStream:
+    async def _sent_first(self, transport: Transport, server: Server) -> RequestStream:
         stats, record = self._link.stats, b""
         try:
             stream = await transport.open_stream(server, "/streaming-message", self._on_drained)

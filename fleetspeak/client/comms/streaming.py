@@ -113,8 +113,8 @@ class StreamingCommunicator:
         while not self._stopping:
             self._reset = False
             if self._transport.is_stale:
-                await self._transport.close()
-                self._transport = Transport(self._link, self._settings, self._reactor)
+                old, self._transport = self._transport, Transport(self._link, self._settings, self._reactor)
+                await old.close()
                 self._servers = ServerList(self._settings.servers)
             session = await self._connect()
             if session is not None:

@@ -199,11 +199,14 @@ class Connection(Protocol):
         if len(self._buffer) < self._left:
             return False
         body, self._buffer = self._buffer[: self._left], self._buffer[self._left :]
-        self._note(self.request, self._plain(body))
-        answer = self.server.answer().SerializeToString() if self.server.status == 200 else b"no\n"
-        self.respond(self.server.status, answer)
+        self._answer_poll(self.request, body)
         self.request = None
         return True
+
+    def _answer_poll(self, request: Request, body: bytes) -> None:
+        self._note(request, self._plain(body))
+        answer = self.server.answer().SerializeToString() if self.server.status == 200 else b"no\n"
+        self.respond(self.server.status, answer)
 
     def _take_chunk(self) -> bool:
         assert self.request is not None
@@ -214,11 +217,15 @@ class Connection(Protocol):
         if not chunk:
             self._end_of_body(self.request)
             return True
-        self.request.chunks.append(chunk)
-        for record in self._decoder.feed(self._plain(chunk)):
-            self._note(self.request, record)
-            self._answer_record(self.request)
+        self._take_piece(self.request, chunk)
         return True
+
+    def _take_piece(self, request: Request, piece: bytes) -> None:
+        """Of a stream's body."""
+        request.chunks.append(piece)
+        for record in self._decoder.feed(self._plain(piece)):
+            self._note(request, record)
+            self._answer_record(request)
 
     def _end_of_body(self, request: Request) -> None:
         if self._inflater is not None:
@@ -226,16 +233,20 @@ class Connection(Protocol):
         self._decoder.finish()
         request.is_complete = True
 
-    def _answer_record(self, request: Request) -> None:
+    def begin_answer(self) -> None:
+        """Send the head of a stream's response."""
         assert self.transport is not None
+        self.transport.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n")
+
+    def _answer_record(self, request: Request) -> None:
         if len(request.contacts) > 1:
             if self.server.acks:
                 self.acknowledge()
         elif self.server.status != 200:
-            self.transport.write(f"HTTP/1.1 {self.server.status} Text\r\nContent-Length: 3\r\n\r\nno\n".encode())
+            self.respond(self.server.status, b"no\n")
         else:
             self.server.streams.append(self)
-            self.transport.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n")
+            self.begin_answer()
             self.send(self.server.answer())
             self.server.on_first(self)
 
@@ -262,9 +273,11 @@ class Listening:
             self.authority, self._authority_key, "test", ["127.0.0.1", "localhost"], now
         )
 
-    def listen(self, factory: Factory) -> tuple[str, int]:
+    def listen(self, factory: Factory, *, offer_http2: bool = False) -> tuple[str, int]:
         """Serve TLS.  Returns host and port."""
-        tls = server_options(certificates.to_pem(self.certificate), certificates.key_to_pem(self._key))
+        tls = server_options(
+            certificates.to_pem(self.certificate), certificates.key_to_pem(self._key), offer_http2=offer_http2
+        )
         return self.listen_plain(TLSMemoryBIOFactory(tls, False, factory))
 
     def listen_plain(self, factory: Factory) -> tuple[str, int]:

@@ -57,6 +57,7 @@ class LoopbackTestCase(TestCase):
             min_failure_delay_seconds=1,
             failure_suicide_time_seconds=600,
             compression=changes.pop("compression", common.COMPRESSION_NONE),
+            prefer_http2=changes.pop("prefer_http2", False),
         )
         settings = client_settings(
             servers=servers, trusted_certs=(self.listening.authority,), communicator=config, **changes
