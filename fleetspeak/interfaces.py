@@ -299,7 +299,7 @@ class IClientServiceContext(Interface):
     service_name = Attribute("str: the name it is installed under.")
     reactor = Attribute("The reactor; tests pass a clock.")
     client_id = Attribute("ClientId: the current one; a rekey changes it.")
-    labels = Attribute("tuple of str: this client's labels.")
+    labels = Attribute("tuple of str: this client's labels; a reload of its configuration may change them.")
     stats = Attribute("IClientStats: whom to tell of what the service does.")
     spooled = Attribute("bool: an accepted message is on the disk, and survives the client.")
     std_forward = Attribute("bool: attach child processes to the client's own standard input and output, for testing.")

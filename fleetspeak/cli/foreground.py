@@ -6,11 +6,8 @@ process.
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
-from collections.abc import Callable, Iterable
-from types import FrameType
+from collections.abc import Iterable
 from typing import Any
 
 from twisted.python.usage import UsageError
@@ -67,30 +64,7 @@ def client() -> None:
         "deployment_key_file",
         "dialer",
     )
-    begin_again_if_told = _stop_on_hangup()
     run("fleetspeak-client", values, as_options(values, names))
-    begin_again_if_told()
-
-
-def _stop_on_hangup() -> Callable[[], None]:
-    """SIGHUP stops the client cleanly; what is returned then starts it anew, in the same process.
-
-    The new one reads its configuration as it is then, and a mistake in that ends it with status 1.
-    """
-    told = []
-
-    def on_hangup(number: int, frame: FrameType | None) -> None:
-        from twisted.internet import reactor
-
-        told.append(number)
-        reactor.callFromThread(reactor.stop)  # type: ignore[attr-defined]
-
-    def begin_again_if_told() -> None:
-        if told:
-            os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606
-
-    signal.signal(signal.SIGHUP, on_hangup)
-    return begin_again_if_told
 
 
 def _tell_the_person(values: dict[str, Any]) -> None:

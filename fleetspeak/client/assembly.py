@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -17,6 +17,7 @@ from fleetspeak.client.comms.dialing import dialer_named
 from fleetspeak.client.core import ClientLink
 from fleetspeak.client.files import POLLING_LIMIT, STREAMING_LIMIT, Files
 from fleetspeak.client.flow import Flow
+from fleetspeak.client.labels import Labels
 from fleetspeak.client.outbox import ClientOutbox
 from fleetspeak.client.persistence.filesystem import FilePersistence
 from fleetspeak.client.persistence.memory import MemoryPersistence
@@ -26,7 +27,7 @@ from fleetspeak.client.revocation import RevocationUpdates
 from fleetspeak.client.router import Router
 from fleetspeak.client.service import ClientService
 from fleetspeak.client.services.context import ServiceContext
-from fleetspeak.client.services.loader import ServiceFile, load_services
+from fleetspeak.client.services.loader import Loaded, load_services
 from fleetspeak.client.services.manager import ServiceManager
 from fleetspeak.client.services.system import SystemService
 from fleetspeak.client.state import InThread, StateKeeper
@@ -92,6 +93,8 @@ def build_client(
     watchdog: Watchdog | None = None,
     observe: Observe | None = None,
     notifier: Notifier | None = None,
+    read_settings: Callable[[], ClientSettings] | None = None,
+    take_hangup: Callable[[Callable[[], None]], None] | None = None,
 ) -> ClientService:
     """A client ready to be started.  Touches neither disk nor network yet, except to look for plug-ins.
 
@@ -101,12 +104,16 @@ def build_client(
     @param signers: who adds a signature to each contact; by default the plug-ins for that.
     @param watchdog: ends the process if the client makes no more attempts at contact.
     @param notifier: tells systemd; by default nobody is told.
+    @param read_settings: reads them anew for a reload, in a thread; raises ConfigError.
+    @param take_hangup: is given, at the start, what to call when somebody wants a reload.
     @raise ConfigError: the settings ask for what is not there.
     """
-    transport = communicator or communicator_factory(settings)
+    if communicator is None:
+        communicator_factory(settings)  # or say at once that there is none
     dialer_named(settings.dialer)
     told = Stats(list(getPlugins(IClientStats, fleetspeak.plugins)) if stats is None else stats)
     in_thread = in_thread or in_thread_of(reactor)
+    labels = Labels(settings.labels)
     state = StateKeeper(persistence or persistence_for(settings), reactor, in_thread, told)
 
     def client_id() -> ClientId:
@@ -122,7 +129,7 @@ def build_client(
         outbox,
         router,
         flow,
-        settings.labels,
+        labels,
         ending,
         time.time_ns,
         told,
@@ -132,13 +139,13 @@ def build_client(
     )
 
     limit = STREAMING_LIMIT if settings.streaming else POLLING_LIMIT
-    files = Files(settings.labels, told, reactor, in_thread, limit)
+    files = Files(labels, told, reactor, in_thread, limit)
 
     def make_context(service_name: str, service_names: Callable[[], list[str]], /) -> IClientServiceContext:
         return ServiceContext(
             service_name,
             reactor,
-            settings.labels,
+            labels,
             router=router,
             files=files,
             client_id=client_id,
@@ -149,18 +156,18 @@ def build_client(
 
     manager = ServiceManager(
         service_factories() if factories is None else factories,
-        settings.labels,
+        labels,
         router,
         flow,
         reports,
         make_context,
         reactor,
     )
-    system = SystemService(state, manager, flow, reports, settings.labels, ending)
+    system = SystemService(state, manager, flow, reports, labels, ending)
     router.add(SYSTEM, system)
 
-    def make_communicator() -> ICommunicator:
-        made: ICommunicator = transport.make(link, settings, reactor)
+    def make_communicator(settings: ClientSettings) -> ICommunicator:
+        made: ICommunicator = (communicator or communicator_factory(settings)).make(link, settings, reactor)
         return made
 
     made_ns = time.time_ns()
@@ -179,19 +186,23 @@ def build_client(
         system=system,
         files=files,
         revocation=RevocationUpdates(files, state, reactor),
-        load_services=lambda: _services_of(settings),
+        labels=labels,
+        settings=settings,
+        load_services=_services_of,
         make_communicator=make_communicator,
         make_monitor=make_monitor,
-        warnings=settings.warnings,
         ending=ending,
         clock=reactor,
         watchdog=watchdog,
         notifier=notifier or Notifier(),
         describe=link.describe,
+        read_settings=read_settings,
+        in_thread=in_thread,
+        take_hangup=take_hangup,
     )
 
 
-def _services_of(settings: ClientSettings) -> Iterable[ServiceFile]:
+def _services_of(settings: ClientSettings) -> Loaded:
     if settings.configuration_directory is None:
-        return ()
+        return Loaded()
     return load_services(settings.configuration_directory, settings.deployment_keys)

@@ -54,7 +54,7 @@ class Files:
     def __init__(
         self, labels: Sequence[str], stats: Stats, clock: IReactorTime, in_thread: InThread, request_limit: float
     ) -> None:
-        self._labels = [("X-Fleetspeak-Labels", label) for label in labels]
+        self._labels = labels
         self._stats = stats
         self._clock = clock
         self._in_thread = in_thread
@@ -164,7 +164,8 @@ class Files:
     async def _ask(
         self, source: Source, server: Server, service: str, name: str, headers: Sequence[tuple[str, str]]
     ) -> IResponse:
-        return await source.get(server, filerequest.path(service, name), [*headers, *self._labels])
+        labels = [("X-Fleetspeak-Labels", label) for label in self._labels]
+        return await source.get(server, filerequest.path(service, name), [*headers, *labels])
 
     def _begin(
         self, service: str, name: str, timeout: float, work: Callable[[Walk, Source], Coroutine[Any, Any, _T]]

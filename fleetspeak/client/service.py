@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from twisted.application.service import Service
@@ -10,16 +11,19 @@ from twisted.internet.defer import CancelledError, Deferred, TimeoutError
 from twisted.logger import Logger
 
 from fleetspeak.client.files import Files
+from fleetspeak.client.labels import Labels
 from fleetspeak.client.outbox import ClientOutbox
 from fleetspeak.client.process.usage import UsageMonitor
+from fleetspeak.client.reload import Reading, Reloader
 from fleetspeak.client.reports import Reports
 from fleetspeak.client.revocation import RevocationUpdates
 from fleetspeak.client.router import Router
-from fleetspeak.client.services.loader import ServiceFile
+from fleetspeak.client.services.loader import Loaded
 from fleetspeak.client.services.manager import ServiceManager
 from fleetspeak.client.services.system import SystemService
-from fleetspeak.client.state import StateKeeper
+from fleetspeak.client.state import InThread, StateKeeper
 from fleetspeak.client.watchdog import Watchdog
+from fleetspeak.config.client import ClientSettings
 from fleetspeak.errors import ConfigError
 from fleetspeak.ids import show
 from fleetspeak.interfaces import ICommunicator
@@ -56,16 +60,24 @@ class ClientService(Service):
         system: SystemService,
         files: Files,
         revocation: RevocationUpdates,
-        load_services: Callable[[], Iterable[ServiceFile]],
-        make_communicator: Callable[[], ICommunicator],
+        labels: Labels,
+        settings: ClientSettings,
+        load_services: Callable[[ClientSettings], Loaded],
+        make_communicator: Callable[[ClientSettings], ICommunicator],
         make_monitor: Callable[[], UsageMonitor],
-        warnings: Iterable[str],
         ending: Ending,
         clock: Any,
         watchdog: Watchdog | None = None,
         notifier: Notifier,
         describe: Callable[[], str],
+        read_settings: Callable[[], ClientSettings] | None = None,
+        in_thread: InThread,
+        take_hangup: Callable[[Callable[[], None]], None] | None = None,
     ) -> None:
+        """
+        @param read_settings: reads them anew for a reload; blocks; raises ConfigError.  None: they stay.
+        @param take_hangup: is given what to call whenever somebody wants a reload.
+        """
         self._state = state
         self._outbox = outbox
         self._router = router
@@ -74,12 +86,12 @@ class ClientService(Service):
         self._system = system
         self._files = files
         self._revocation = revocation
+        self._settings = settings
         self._load_services = load_services
         self._make_communicator = make_communicator
         self._communicator: ICommunicator | None = None
         self._make_monitor = make_monitor
         self._monitor: UsageMonitor | None = None
-        self._warnings = warnings
         self._ending = ending
         self._clock = clock
         self._watchdog = watchdog
@@ -87,6 +99,12 @@ class ClientService(Service):
         self._describe = describe
         self._starting: Deferred[None] | None = None
         self._opened = False
+        self._started = False
+        self._reload_when_started = False
+        self._take_hangup = take_hangup
+        self._reloader = Reloader(
+            settings, partial(_read_all, read_settings, load_services), in_thread, manager, system, labels, self
+        )
         state.on_rekey(self._rekeyed)
 
     def startService(self) -> None:  # noqa: N802
@@ -94,6 +112,8 @@ class ClientService(Service):
         super().startService()  # type: ignore[no-untyped-call]
         self._ending.begin()
         self._notifier.start(self._clock, self._describe)
+        if self._take_hangup is not None:
+            self._take_hangup(self.reload)
         self._starting = Deferred.fromCoroutine(self._start())
         self._starting.addErrback(self._not_started)
 
@@ -111,14 +131,40 @@ class ClientService(Service):
         stopping.addErrback(self._not_stopped)
         return stopping.addCallback(lambda _: self._notifier.stop())
 
+    def reload(self) -> None:
+        """Read the configuration anew and change what has changed; see `Reloader`."""
+        if self._started:
+            self._reloader.request()
+        else:
+            self._reload_when_started = True
+
+    # ---- for the reloader
+
+    def prepare(self, settings: ClientSettings) -> ICommunicator:
+        """See `fleetspeak.client.reload.Connection`."""
+        return self._make_communicator(settings)
+
+    async def switch(self, communicator: ICommunicator, settings: ClientSettings) -> None:
+        """See `fleetspeak.client.reload.Connection`."""
+        if self._communicator is not None:
+            await outcome_of(self._communicator.stop())
+        # Also when the client is stopping meanwhile, which then stops this one: it delivers what came since.
+        self._communicator = communicator
+        communicator.start()
+        self._files.start(communicator)
+        if self.running and self._watchdog is not None:
+            self._watchdog.adjust(settings)
+
+    # ----
+
     async def _start(self) -> None:
-        for warning in self._warnings:
+        for warning in self._settings.warnings:
             self._log.warn("{warning}", warning=warning)
         # Everything that reads files here reads small ones, before there is anybody whom it could hold up.
         self._state.open()
         self._opened = True
         self._log.info("client {client_id} starting", client_id=show(self._state.identity.client_id))
-        await self._manager.install(self._load_services())
+        await self._manager.install(self._load_services(self._settings).files)
         if not self.running:
             return
         self._state.start()
@@ -127,7 +173,7 @@ class ClientService(Service):
             self._watchdog.start()
         self._monitor = self._make_monitor()
         self._monitor.start()
-        self._communicator = self._make_communicator()
+        self._communicator = self._make_communicator(self._settings)
         self._communicator.start()
         self._files.start(self._communicator)
         self._revocation.start()
@@ -137,6 +183,9 @@ class ClientService(Service):
             client_id=show(self._state.identity.client_id),
             count=len(self._manager.names()),
         )
+        self._started = True
+        if self._reload_when_started:
+            self.reload()
 
     async def _stop(self) -> None:
         self._router.close()
@@ -146,6 +195,7 @@ class ClientService(Service):
         try:
             await self._manager.stop()
             await self._files.stop()
+            await self._reloader.finished()
             await self._system.finished()
             self._reports.flush()
             if self._communicator is not None:
@@ -176,3 +226,13 @@ class ClientService(Service):
         else:
             self._log.failure("did not stop cleanly", failure)
         self._ending.end(FAILED)
+
+
+def _read_all(
+    read_settings: Callable[[], ClientSettings] | None,
+    load_services: Callable[[ClientSettings], Loaded],
+    current: ClientSettings,
+) -> Reading:
+    """Blocks.  Raises ConfigError."""
+    settings = current if read_settings is None else read_settings()
+    return Reading(settings, load_services(settings))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from twisted.application.service import IService
@@ -14,6 +15,7 @@ from fleetspeak.client.watchdog import Watchdog
 from fleetspeak.config.client import ClientSettings, read_client_config, small_set_up
 from fleetspeak.errors import ConfigError
 from fleetspeak.program.ending import ProcessEnd
+from fleetspeak.program.hangup import on_hangup
 from fleetspeak.program.systemd import Notifier
 
 
@@ -56,24 +58,27 @@ class Options(usage.Options):
         self["deployment-key-file"].append(path)
 
 
-def settings_of(options: Options) -> ClientSettings:
-    """Read what the options name.  Raises ConfigError."""
-    return replace(_read(options), dialer=options["dialer"] or "")
+def settings_of(options: Options, folder: Path = Path()) -> ClientSettings:
+    """Read what the options name.  Raises ConfigError.
+
+    @param folder: what their paths are relative to.
+    """
+    return replace(_read(options, folder), dialer=options["dialer"] or "")
 
 
-def _read(options: Options) -> ClientSettings:
-    keys = [Path(path) for path in options["deployment-key-file"]]
+def _read(options: Options, folder: Path) -> ClientSettings:
+    keys = [folder / path for path in options["deployment-key-file"]]
     small = [name for name in ("trusted-cert-file", "server", "config-path") if options[name]]
     if options["config"] is not None:
         if small:
             raise ConfigError(f"--config goes without --{small[0]}: the file says that")
-        return read_client_config(Path(options["config"]), keys)
+        return read_client_config(folder / options["config"], keys)
     if not {"trusted-cert-file", "server"}.issubset(small):
         raise ConfigError("give --config FILE, or both --trusted-cert-file FILE and --server HOST:PORT")
     return small_set_up(
-        trusted_cert_file=Path(options["trusted-cert-file"]),
+        trusted_cert_file=folder / options["trusted-cert-file"],
         servers=options["server"],
-        config_path=Path(options["config-path"] or "fleetspeak-client"),
+        config_path=folder / (options["config-path"] or "fleetspeak-client"),
         deployment_key_files=keys,
     )
 
@@ -91,6 +96,9 @@ def makeService(options: Options) -> IService:  # noqa: N802
             std_forward=bool(options["std-forward"]),
             watchdog=Watchdog.of(settings, reactor),
             notifier=Notifier.from_environment(),
+            # twistd may change its working directory before a reload.
+            read_settings=partial(settings_of, options, Path.cwd()),
+            take_hangup=partial(on_hangup, reactor),
         )
     except ConfigError as error:
         raise SystemExit(f"fleetspeak-client: Stopped due to unrecoverable error: {error}") from None

@@ -46,6 +46,7 @@ class Watchdog:
     ) -> None:
         """@param prefix: what the name of the file begins with."""
         self.limit = limit
+        self._grace = grace
         self._decision = watchdog.Watchdog(limit, time.monotonic(), grace)
         self._prefix = prefix
         self._reactor = reactor
@@ -72,6 +73,14 @@ class Watchdog:
         if self._thread is not None:
             self._thread.join()
             self._thread = None
+
+    def adjust(self, settings: ClientSettings) -> None:
+        """The client has these settings from now on."""
+        self.stop()
+        self._stopped.clear()
+        self.limit = limit_for(settings)
+        self._decision = watchdog.Watchdog(self.limit, time.monotonic(), self._grace)
+        self.start()
 
     def reset(self, doing: str) -> None:
         """The communicator does something.  Never blocks; any thread.

@@ -58,6 +58,13 @@ class ClientSettings:
     """What was odd but could be passed over; to be logged at start."""
 
 
+RESTART_NEEDED = frozenset({"state_file"})
+"""Settings that a running client cannot change."""
+
+NOT_THE_CONNECTIONS = frozenset({"configuration_directory", "deployment_keys", "warnings"})
+"""Settings that the communicator does not see.  Whatever is in neither set is one of the connection."""
+
+
 def read_client_config(path: Path, deployment_key_files: Iterable[Path] = ()) -> ClientSettings:
     """Read a client's configuration file (text ``fleetspeak.client.generic.Config``) and what belongs to it.
 

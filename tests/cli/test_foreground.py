@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import time
@@ -115,22 +114,6 @@ class ClientTests(ForegroundTestCase):
         third = self.start("fleetspeak-client", "--config", config, "-logtostderr")
         third.wait_for_line("refused")
         self.assertEqual(third.terminate(), 0)
-
-    def test_sighup_reloads_in_the_same_process(self) -> None:
-        client = self.start_client()
-        os.kill(client.pid, signal.SIGHUP)
-        first = client.wait_for_line("client .* started with")
-        again = client.wait_for_line("client .* started with", times=2)
-        self.assertEqual(again.split()[2:], first.split()[2:], "the same process, the same client id")
-        client.wait_for_line("refused", times=3)
-        self.assertEqual(client.terminate(), 0)
-
-    def test_a_mistake_in_the_configuration_at_reload_is_status_1(self) -> None:
-        client = self.start_client()
-        (self.folder / "client.config").write_text("nonsense")
-        os.kill(client.pid, signal.SIGHUP)
-        self.assertEqual(client.wait(), 1)
-        self.assertIn("unable to parse configuration file", client.lines[-1])
 
     def test_no_configuration_is_one_line_and_status_1(self) -> None:
         client = self.start("fleetspeak-client", "-config", "none")

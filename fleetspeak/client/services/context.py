@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from fleetspeak.client.files import MAX_FILE, PATIENCE, Files
+from fleetspeak.client.labels import Labels
 from fleetspeak.client.router import Router
 from fleetspeak.client.stats import Stats
 from fleetspeak.ids import ClientId
@@ -26,7 +27,7 @@ class ServiceContext:
         self,
         service_name: str,
         reactor: Any,
-        labels: tuple[str, ...],
+        labels: Labels,
         *,
         router: Router,
         files: Files,
@@ -37,7 +38,7 @@ class ServiceContext:
     ) -> None:
         self.service_name = service_name
         self.reactor = reactor
-        self.labels = labels
+        self._labels = labels
         self.service_names = service_names
         self.stats = stats
         self.std_forward = std_forward
@@ -50,6 +51,11 @@ class ServiceContext:
     def spooled(self) -> bool:
         """Is an accepted message on the disk?"""
         return self._router.spooled
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The current ones; a reload of the configuration may change them."""
+        return self._labels.all
 
     @property
     def client_id(self) -> ClientId:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,37 +36,62 @@ class ServiceFile:
     text: str = ""
     """The text it was parsed from, if it is from ``textservices/``."""
 
+    @property
+    def fingerprint(self) -> bytes:
+        """Differs when the service must be made anew: not for a new signature, nor for another time of it."""
+        config = system.ClientServiceConfig()
+        config.CopyFrom(self.config)
+        config.ClearField("signed_time")
+        return config.SerializeToString(deterministic=True)
+
     def where(self, field: str) -> str:
         """Where that field is: ``path:line``, or only the path if there is no line."""
         match = re.search(rf"^[^#\n]*\b{re.escape(field)}\s*[:{{]", self.text, re.MULTILINE)
         return f"{self.path}:{self.text.count(chr(10), 0, match.start()) + 1}" if match else str(self.path)
 
 
-def load_services(directory: Path, deployment_keys: Sequence[RSAPublicKey]) -> Iterator[ServiceFile]:
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What a configuration directory says, and what of it cannot be used."""
+
+    files: tuple[ServiceFile, ...] = ()
+    """In the order of installation."""
+    unusable: frozenset[Path] = frozenset()
+    """Files, and folders, of which nobody knows what they say."""
+
+    def is_unusable(self, path: Path) -> bool:
+        """Is it one of those, or in one?"""
+        return path in self.unusable or path.parent in self.unusable
+
+
+def load_services(directory: Path, deployment_keys: Sequence[RSAPublicKey]) -> Loaded:
     """Read what is in ``services/``, then what is in ``textservices/``, each by file name.  Blocks.
 
     A file that cannot be used is logged and skipped.
 
     @param deployment_keys: when there are any, one of them must have signed each file in ``services/``.
     """
-    for path in _files_of(directory / SIGNED):
-        try:
-            yield _read_signed(path, deployment_keys)
-        except ConfigError as error:
-            _log.error("service not installed: {error}", error=error)
-    for path in _files_of(directory / TEXT):
-        try:
-            yield _read_text(path)
-        except ConfigError as error:
-            _log.error("service not installed: {error}", error=error)
+    files: list[ServiceFile] = []
+    unusable: set[Path] = set()
 
+    def load(folder: Path, read: Callable[[Path], ServiceFile]) -> None:
+        try:
+            paths = sorted(folder.iterdir())
+        except OSError as error:
+            _log.warn("no services from {directory}: {error}", directory=folder, error=error.strerror)
+            if not isinstance(error, FileNotFoundError):
+                unusable.add(folder)
+            return
+        for path in paths:
+            try:
+                files.append(read(path))
+            except ConfigError as error:
+                unusable.add(path)
+                _log.error("service not installed: {error}", error=error)
 
-def _files_of(directory: Path) -> list[Path]:
-    try:
-        return sorted(directory.iterdir())
-    except OSError as error:
-        _log.warn("no services from {directory}: {error}", directory=directory, error=error.strerror)
-        return []
+    load(directory / SIGNED, lambda path: _read_signed(path, deployment_keys))
+    load(directory / TEXT, _read_text)
+    return Loaded(tuple(files), frozenset(unusable))
 
 
 def _read_signed(path: Path, deployment_keys: Sequence[RSAPublicKey]) -> ServiceFile:

@@ -17,7 +17,8 @@ from fleetspeak.client.flow import Flow
 from fleetspeak.client.inbox import Inbox
 from fleetspeak.client.reports import Reports
 from fleetspeak.client.router import Router
-from fleetspeak.client.services.loader import ServiceFile
+from fleetspeak.client.services.loader import Loaded, ServiceFile
+from fleetspeak.core.reload import plan_services
 from fleetspeak.errors import ConfigError, FleetspeakError
 from fleetspeak.interfaces import IClientService, IClientServiceContext, IClientServiceFactory
 from fleetspeak.pb import system
@@ -70,7 +71,7 @@ class ServiceManager:
         clock: Any,
     ) -> None:
         self._factories = factories
-        self._labels = frozenset(labels)
+        self._labels = labels
         self._router = router
         self._flow = flow
         self._reports = reports
@@ -102,6 +103,34 @@ class ServiceManager:
         finally:
             self._changing.release()
 
+    async def update(self, loaded: Loaded) -> None:
+        """Install exactly these: what is new is started, what is gone stopped, what has changed replaced.
+
+        What has not changed is not touched.  Nor is a service whose new configuration cannot be used.
+        """
+        await self._changing.acquire()
+        try:
+            files = {file.config.name: file for file in loaded.files if self._is_for_this_client(file)}
+            spared = [name for name, one in self._installed.items() if loaded.is_unusable(one.file.path)]
+            plan = plan_services(
+                {name: installed.file.fingerprint for name, installed in self._installed.items()},
+                [(name, file.fingerprint) for name, file in files.items()],
+                spared,
+            )
+            for name in plan.keep:
+                self._installed[name].file = files.get(name, self._installed[name].file)
+            for name in spared:
+                if name in plan.keep and name not in files:
+                    self._log.error("service {service} goes on with the configuration it has", service=name)
+            for name in plan.stop:
+                await self._uninstall(name)
+            for name in (*plan.replace, *plan.start):
+                if self._closed:
+                    break
+                await (self._replace(files[name]) if name in plan.replace else self._install_one(files[name]))
+        finally:
+            self._changing.release()
+
     async def restart(self, name: str) -> None:
         """Stop a service and start it anew from the same configuration; what is queued for it stays.
 
@@ -121,6 +150,8 @@ class ServiceManager:
                 raise CancelledError("the client is stopping")
             try:
                 service = await self._start(installed.file)
+            except CancelledError:
+                raise
             except Exception as error:
                 self._remove(name)
                 raise ServiceProblem(f"can't reinstall service '{name}' on restart: {error}") from error
@@ -180,8 +211,68 @@ class ServiceManager:
         inbox.attach(service)
         self._log.info("service {service} installed from {path}", service=name, path=file.path)
 
+    async def _uninstall(self, name: str) -> None:
+        installed = self._installed[name]
+        installed.inbox.detach()
+        await self._stop_one(installed)
+        self._remove(name)
+        self._log.info("service {service} removed", service=name)
+
+    async def _replace(self, file: ServiceFile) -> None:
+        """Stop a service and start it with another configuration; with the old one again if that fails.
+
+        One after the other, because two at a time might want the same socket, port or file.
+        """
+        name = file.config.name
+        previous = self._installed[name]
+        try:
+            service = self._make(file)
+        except Exception as error:
+            self._log.error(
+                "service {service} goes on with the configuration it has: {error}",
+                service=name,
+                error=str(error) or type(error).__name__,
+            )
+            return
+        inbox = previous.inbox
+        inbox.detach()
+        await self._stop_one(previous)
+        for used in (file, previous.file):
+            if self._closed:
+                return
+            try:
+                if used is not file:
+                    service = self._make(used)
+                await self._begin(service)
+            except Exception as error:
+                self._log.error(
+                    "service {service} of {path} failed to start: {error}",
+                    service=name,
+                    path=used.path,
+                    error=str(error) or type(error).__name__,
+                )
+                continue
+            self._installed[name] = _Installed(used, service, inbox)
+            inbox.attach(service)
+            self._log.info("service {service} replaced, from {path}", service=name, path=used.path)
+            return
+        self._remove(name)
+
     async def _start(self, file: ServiceFile) -> IClientService:
         """Check, build and start.  Raises ConfigError, or whatever the service raises."""
+        service = self._make(file)
+        await self._begin(service)
+        return service
+
+    async def _begin(self, service: IClientService) -> None:
+        """Start it.  Raises whatever the service raises, TimeoutError, or CancelledError if the client is stopping."""
+        await within(START_LIMIT, service.start(), self._clock)
+        if self._closed:  # and whoever stops all services does not know this one
+            await within(STOP_LIMIT, service.stop(), self._clock)
+            raise CancelledError("the client is stopping")
+
+    def _make(self, file: ServiceFile) -> IClientService:
+        """Check and build.  Raises ConfigError, or whatever the factory raises."""
         factory = self._factory_of(file)
         config = _unpack_config(file, factory)
         context = self._make_context(file.config.name, self.names)
@@ -189,19 +280,13 @@ class ServiceManager:
             service: IClientService = factory.make(config, context)
         except ConfigError as error:
             raise ConfigError(f"{file.where('config')}: service {file.config.name!r}: {error}") from error
-        await within(START_LIMIT, service.start(), self._clock)
         return service
 
     def _factory_of(self, file: ServiceFile) -> IClientServiceFactory:
         config = file.config
         if config.name in RESERVED_NAMES:
             raise ConfigError(f"{file.where('name')}: illegal service name [{config.name}], expected one of your own")
-        for label in config.required_labels:
-            if label.service_name == "client" and label.label not in self._labels:
-                raise ConfigError(
-                    f"{file.where('required_labels')}: service config [{config.name}] requires label "
-                    f"client:{label.label}, this client has {', '.join(sorted(self._labels))}"
-                )
+        self._check_labels(file)
         factory = self._factories.get(config.factory)
         if factory is None:
             raise ConfigError(
@@ -209,6 +294,23 @@ class ServiceManager:
                 f"{', '.join(sorted(self._factories))}"
             )
         return factory
+
+    def _is_for_this_client(self, file: ServiceFile) -> bool:
+        try:
+            self._check_labels(file)
+        except ConfigError as error:
+            self._log.error("service not installed: {error}", error=error)
+            return False
+        return True
+
+    def _check_labels(self, file: ServiceFile) -> None:
+        """Raises ConfigError if the client has not all that the service requires."""
+        for label in file.config.required_labels:
+            if label.service_name == "client" and label.label not in self._labels:
+                raise ConfigError(
+                    f"{file.where('required_labels')}: service config [{file.config.name}] requires label "
+                    f"client:{label.label}, this client has {', '.join(sorted(self._labels))}"
+                )
 
     async def _stop_one(self, installed: _Installed) -> None:
         installed.stopped = True

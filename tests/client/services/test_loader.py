@@ -34,7 +34,7 @@ class LoaderTests(SynchronousTestCase):
 
     def load(self, *keys: rsa.RSAPublicKey) -> tuple[list[ServiceFile], list[str]]:
         with capturedLogs() as logged:
-            files = list(load_services(self.folder, keys))
+            files = list(load_services(self.folder, keys).files)
         return files, [formatEvent(event) for event in logged]
 
     def text(self, name: str, content: str) -> None:

@@ -1,0 +1,137 @@
+"""Reads the configuration of a running client anew, and changes what has changed, nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import Protocol
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from fleetspeak.client.labels import Labels
+from fleetspeak.client.services.loader import Loaded
+from fleetspeak.client.services.manager import ServiceManager
+from fleetspeak.client.services.system import SystemService
+from fleetspeak.client.state import InThread
+from fleetspeak.config.client import NOT_THE_CONNECTIONS, RESTART_NEEDED, ClientSettings
+from fleetspeak.core.reload import SettingsPlan, plan_settings
+from fleetspeak.errors import ConfigError
+from fleetspeak.interfaces import ICommunicator
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What the files say."""
+
+    settings: ClientSettings
+    services: Loaded
+
+
+class Connection(Protocol):
+    """Who has the communicator."""
+
+    def prepare(self, settings: ClientSettings) -> ICommunicator:
+        """One with these settings, not started.  Raises ConfigError."""
+
+    async def switch(self, communicator: ICommunicator, settings: ClientSettings) -> None:
+        """Stop the one there is, which delivers what it holds, and start this one."""
+
+
+class Reloader:
+    """One reload after the other; what is asked for during one is done after it.
+
+    A configuration that cannot be used changes nothing: the client goes on with the one it has.  A file of a service
+    that cannot be used leaves that service as it is.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        settings: ClientSettings,
+        read: Callable[[ClientSettings], Reading],
+        in_thread: InThread,
+        manager: ServiceManager,
+        system: SystemService,
+        labels: Labels,
+        connection: Connection,
+    ) -> None:
+        """@param read: reads everything, given the settings that are in force; raises ConfigError; blocks."""
+        self._settings = settings
+        self._read = read
+        self._in_thread = in_thread
+        self._manager = manager
+        self._system = system
+        self._labels = labels
+        self._connection = connection
+        self._running: Deferred[None] | None = None
+        self._again = False
+        self._closed = False
+
+    def request(self) -> None:
+        """Reload now, or once more after the reload that is going on."""
+        if self._closed:
+            return
+        if self._running is not None:
+            self._again = True
+            return
+        running = Deferred.fromCoroutine(self._run())
+        if not running.called:
+            self._running = running
+
+    async def finished(self) -> None:
+        """Begin no more, and wait for what is going on."""
+        self._closed = True
+        if self._running is not None:
+            await self._running
+
+    async def _run(self) -> None:
+        while True:
+            self._again = False
+            try:
+                await self._reload()
+            except ConfigError as error:
+                self._log.error(
+                    "the new configuration cannot be used, the client goes on with the one it has: {error}", error=error
+                )
+            except Exception:
+                self._log.failure("the reload failed")
+            if self._closed or not self._again:
+                self._running = None
+                return
+
+    async def _reload(self) -> None:
+        self._log.info("reading the configuration anew")
+        reading: Reading = await self._in_thread(self._read, self._settings)
+        if self._closed:
+            return
+        old, new = self._settings, reading.settings
+        for warning in new.warnings:
+            self._log.warn("{warning}", warning=warning)
+        plan = _compare(old, new)
+        new = self._without(plan, old, new)
+        communicator = self._connection.prepare(new) if plan.connection else None
+        before = self._manager.installed(), self._labels.all
+        self._settings = new
+        self._labels.configure(new.labels)
+        await self._manager.update(reading.services)
+        if communicator is not None:
+            self._log.info("connecting anew, as changed: {names}", names=", ".join(plan.connection))
+            await self._connection.switch(communicator, new)
+        if (self._manager.installed(), self._labels.all) != before:
+            self._system.announce()
+        self._log.info("the configuration was read anew")
+
+    def _without(self, plan: SettingsPlan, old: ClientSettings, new: ClientSettings) -> ClientSettings:
+        """The new settings, but the old ones where a running client cannot change."""
+        for name in plan.restart:
+            self._log.error("{name} has changed: restart the client, until then the old one is used", name=name)
+        return replace(new, **{name: getattr(old, name) for name in plan.restart})
+
+
+def _compare(old: ClientSettings, new: ClientSettings) -> SettingsPlan:
+    def named(settings: ClientSettings) -> dict[str, object]:
+        return {field.name: getattr(settings, field.name) for field in fields(settings)}
+
+    return plan_settings(named(old), named(new), elsewhere=NOT_THE_CONNECTIONS, restart=RESTART_NEEDED)
