@@ -1,8 +1,17 @@
 """What holds for every test."""
 
+import os
 from collections.abc import Iterator
 
 import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _private_files() -> Iterator[None]:
+    """Clients do not believe files that a group may write, which some systems' umask makes of all of them."""
+    previous = os.umask(0o022)
+    yield
+    os.umask(previous)
 
 
 @pytest.fixture(scope="session", autouse=True)

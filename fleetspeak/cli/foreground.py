@@ -44,6 +44,7 @@ def client() -> None:
     flags = FlagSet("fleetspeak-client", "the client of a Fleetspeak fleet, in the foreground")
     flags.string("config", None, "client configuration file")
     flags.boolean("std_forward", "attach daemon services to the client's own stdin, stdout and stderr")
+    flags.boolean("insecure_config", "use configuration and state that others than root and this user may have written")
     flags.string("profile_dir", "/tmp", "where stack traces and heap profiles go")  # noqa: S108  (the Go default)
     flags.string("trusted_cert_file", None, "PEM file of the servers' authority; instead of -config")
     flags.strings("server", "host:port of a server; may be repeated; instead of -config")
@@ -62,6 +63,7 @@ def client() -> None:
         "server",
         "config_path",
         "deployment_key_file",
+        "insecure_config",
         "dialer",
     )
     run("fleetspeak-client", values, as_options(values, names))

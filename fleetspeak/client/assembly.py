@@ -66,7 +66,9 @@ def communicator_factory(settings: ClientSettings) -> ICommunicatorFactory:
 
 def persistence_for(settings: ClientSettings) -> IPersistence:
     """Where the settings say that the state is kept."""
-    return MemoryPersistence() if settings.state_file is None else FilePersistence(settings.state_file)
+    if settings.state_file is None:
+        return MemoryPersistence()
+    return FilePersistence(settings.state_file, trust=settings.trust)
 
 
 def in_thread_of(reactor: Any) -> InThread:
@@ -114,7 +116,7 @@ def build_client(
     told = Stats(list(getPlugins(IClientStats, fleetspeak.plugins)) if stats is None else stats)
     in_thread = in_thread or in_thread_of(reactor)
     labels = Labels(settings.labels)
-    state = StateKeeper(persistence or persistence_for(settings), reactor, in_thread, told)
+    state = StateKeeper(persistence or persistence_for(settings), reactor, in_thread, told, settings.revoked_serials)
 
     def client_id() -> ClientId:
         return state.identity.client_id
@@ -205,4 +207,6 @@ def build_client(
 def _services_of(settings: ClientSettings) -> Loaded:
     if settings.configuration_directory is None:
         return Loaded()
-    return load_services(settings.configuration_directory, settings.deployment_keys)
+    return load_services(
+        settings.configuration_directory, settings.deployment_keys, settings.trust, settings.fixed_services
+    )

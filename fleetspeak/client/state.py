@@ -39,14 +39,20 @@ class StateKeeper:
     _log = Logger()
 
     def __init__(
-        self, persistence: IPersistence, clock: IReactorTime, in_thread: InThread, stats: Stats | None = None
+        self,
+        persistence: IPersistence,
+        clock: IReactorTime,
+        in_thread: InThread,
+        stats: Stats | None = None,
+        revoked: Iterable[bytes] = (),
     ) -> None:
+        """@param revoked: serial numbers that are revoked whatever the state says; big-endian, no leading zeros."""
         self._persistence = persistence
         self._clock = clock
         self._in_thread = in_thread
         self._stats = stats or Stats()
         self._state = client.ClientState()
-        self._revoked: set[bytes] = set()
+        self._revoked = set(revoked)
         self._identity: KeyedIdentity | None = None
         self._dirty = False
         self._writing = DeferredLock()
@@ -102,7 +108,7 @@ class StateKeeper:
         self._persistence.claim()
         try:
             self._state = self._persistence.load()
-            self._revoked = {serial.lstrip(b"\0") for serial in self._state.revoked_cert_serials}
+            self._revoked |= {serial.lstrip(b"\0") for serial in self._state.revoked_cert_serials}
             self._identity, is_new = self._load_or_make_key()
             self._save_at_start()
         except ConfigError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,9 @@ from fleetspeak.client.assembly import build_client
 from fleetspeak.client.service import END_LIMIT
 from fleetspeak.client.watchdog import Watchdog
 from fleetspeak.config.client import ClientSettings, read_client_config, small_set_up
+from fleetspeak.config.hardcoded import MODULE, NOTHING, Hardcoded
+from fleetspeak.config.hardcoded import load as load_hardcoded
+from fleetspeak.config.trust import Trust
 from fleetspeak.errors import ConfigError
 from fleetspeak.program.ending import ProcessEnd
 from fleetspeak.program.hangup import on_hangup
@@ -41,6 +45,7 @@ class Options(usage.Options):
         ["profile-dir", None, "/tmp", "Where stack traces and heap profiles go."],  # noqa: S108  (the Go default)
     ]
     optFlags = [  # noqa: N815
+        ["insecure-config", None, "Use configuration and state that others than root and this user may have written."],
         ["std-forward", None, "Attach daemon services to the client's own stdin, stdout and stderr, for testing."],
     ]
 
@@ -58,29 +63,57 @@ class Options(usage.Options):
         self["deployment-key-file"].append(path)
 
 
-def settings_of(options: Options, folder: Path = Path()) -> ClientSettings:
+def settings_of(options: Options, folder: Path = Path(), hardcoded: Hardcoded = NOTHING) -> ClientSettings:
     """Read what the options name.  Raises ConfigError.
 
     @param folder: what their paths are relative to.
     """
-    return replace(_read(options, folder), dialer=options["dialer"] or "")
+    return replace(_read(options, folder, hardcoded), dialer=options["dialer"] or "")
 
 
-def _read(options: Options, folder: Path) -> ClientSettings:
+def _read(options: Options, folder: Path, hardcoded: Hardcoded) -> ClientSettings:
     keys = [folder / path for path in options["deployment-key-file"]]
+    trust = Trust(_running_user(options), insecure=bool(options["insecure-config"]))
     small = [name for name in ("trusted-cert-file", "server", "config-path") if options[name]]
     if options["config"] is not None:
         if small:
             raise ConfigError(f"--config goes without --{small[0]}: the file says that")
-        return read_client_config(folder / options["config"], keys)
-    if not {"trusted-cert-file", "server"}.issubset(small):
+        if not options["config"]:
+            raise ConfigError('unable to read configuration file "": expected the path of a file')
+        return read_client_config(folder / options["config"], keys, trust=trust, hardcoded=hardcoded)
+    if hardcoded.is_whole and not small:
+        return read_client_config(None, keys, trust=trust, hardcoded=hardcoded)
+    certs = folder / options["trusted-cert-file"] if options["trusted-cert-file"] else None
+    if not ((certs or hardcoded.config.trusted_certs) and (options["server"] or hardcoded.config.server)):
         raise ConfigError("give --config FILE, or both --trusted-cert-file FILE and --server HOST:PORT")
     return small_set_up(
-        trusted_cert_file=folder / options["trusted-cert-file"],
+        trusted_cert_file=certs,
         servers=options["server"],
         config_path=folder / (options["config-path"] or "fleetspeak-client"),
         deployment_key_files=keys,
+        trust=trust,
+        hardcoded=hardcoded,
     )
+
+
+def _running_user(options: Options) -> int | None:
+    """The one that twistd is going to become; None for who it is already."""
+    uid = options.parent["uid"] if options.parent else None
+    return uid if isinstance(uid, int) else None
+
+
+def overridden(options: Options, hardcoded: Hardcoded) -> Options:
+    """The options with the hardcoded ones over them.  Raises ConfigError if there is no such option."""
+    for name, value in hardcoded.options.items():
+        where = f"{MODULE}.OPTIONS: {name}"
+        if name not in options:
+            near = difflib.get_close_matches(name, list(options), 1)
+            raise ConfigError(f"{where}: there is no such option" + (f"; did you mean {near[0]}?" if near else ""))
+        is_list = isinstance(options[name], list)
+        if is_list != isinstance(value, list):
+            raise ConfigError(f"{where}: expected {'a list' if is_list else 'one value'}")
+        options[name] = value
+    return options
 
 
 def makeService(options: Options) -> IService:  # noqa: N802
@@ -88,7 +121,9 @@ def makeService(options: Options) -> IService:  # noqa: N802
     from twisted.internet import reactor
 
     try:
-        settings = settings_of(options)
+        hardcoded = load_hardcoded()
+        overridden(options, hardcoded)
+        settings = settings_of(options, hardcoded=hardcoded)
         return build_client(
             settings,
             reactor,
@@ -97,7 +132,7 @@ def makeService(options: Options) -> IService:  # noqa: N802
             watchdog=Watchdog.of(settings, reactor),
             notifier=Notifier.from_environment(),
             # twistd may change its working directory before a reload.
-            read_settings=partial(settings_of, options, Path.cwd()),
+            read_settings=partial(settings_of, options, Path.cwd(), hardcoded),
             take_hangup=partial(on_hangup, reactor),
         )
     except ConfigError as error:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import platform
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
@@ -14,9 +15,11 @@ from cryptography.x509 import Certificate
 
 from fleetspeak.config import textproto
 from fleetspeak.config.addresses import parse_host_port
+from fleetspeak.config.hardcoded import MODULE, NOTHING, Hardcoded
+from fleetspeak.config.trust import Trust, Unsafe
 from fleetspeak.core.proxies import parse_proxy
 from fleetspeak.errors import ConfigError
-from fleetspeak.pb import client, client_config
+from fleetspeak.pb import client, client_config, system
 from fleetspeak.security.certificates import load_readable_certificates
 
 _DEFAULT_SECONDS = {
@@ -26,6 +29,9 @@ _DEFAULT_SECONDS = {
     "failure_suicide_time_seconds": 7 * 24 * 3600,
 }
 """What the Go client uses where communicator.txt has 0."""
+
+_MAX_PEM = 1024 * 1024
+"""Bytes of a file with keys or certificates that are read."""
 
 _STATE_FILE = "state"
 """Name of the state file in the small set-up's folder."""
@@ -54,6 +60,12 @@ class ClientSettings:
     """Name of the `IDialer` that makes the connections; empty for the default one."""
     deployment_keys: Sequence[RSAPublicKey] = ()
     """When there are any, a signed service configuration must verify with one of them."""
+    fixed_services: Sequence[system.ClientServiceConfig] = ()
+    """Installed before those of the configuration directory."""
+    revoked_serials: frozenset[bytes] = frozenset()
+    """Of certificates that are never to be trusted, beside those of the state; big-endian, without leading zeros."""
+    trust: Trust = field(default_factory=Trust)
+    """By which files are opened."""
     warnings: tuple[str, ...] = ()
     """What was odd but could be passed over; to be logged at start."""
 
@@ -61,61 +73,85 @@ class ClientSettings:
 RESTART_NEEDED = frozenset({"state_file"})
 """Settings that a running client cannot change."""
 
-NOT_THE_CONNECTIONS = frozenset({"configuration_directory", "deployment_keys", "warnings"})
+NOT_THE_CONNECTIONS = frozenset({"configuration_directory", "deployment_keys", "fixed_services", "trust", "warnings"})
 """Settings that the communicator does not see.  Whatever is in neither set is one of the connection."""
 
 
-def read_client_config(path: Path, deployment_key_files: Iterable[Path] = ()) -> ClientSettings:
+def read_client_config(
+    path: Path | None,
+    deployment_key_files: Iterable[Path] = (),
+    *,
+    trust: Trust | None = None,
+    hardcoded: Hardcoded = NOTHING,
+) -> ClientSettings:
     """Read a client's configuration file (text ``fleetspeak.client.generic.Config``) and what belongs to it.
 
+    @param path: None if everything is hardcoded.
+    @param trust: opens all files; by default only those of root and of who runs this.
     @raise ConfigError: the client cannot start with it; the text says where it is wrong and what was expected.
     """
+    trust = trust or Trust()
+    where = MODULE if path is None else f'configuration file "{path}"'
+    config = client_config.Config()
+    if path is not None:
+        try:
+            config = textproto.read(path, client_config.Config, opened=trust.open)
+            trust.check_way_to(path)
+        except OSError as error:
+            raise ConfigError(f"unable to read {where}: {error.strerror}") from None
+        except Unsafe as error:
+            raise ConfigError(f"unable to use {where}: {error}") from None
+        except ConfigError as error:
+            raise ConfigError(f"unable to parse {where}: {error}") from None
+        if hardcoded.config.ListFields():
+            where += f" or {MODULE}"
+    hardcoded.apply(config)
     try:
-        config = textproto.read(path, client_config.Config)
-    except OSError as error:
-        raise ConfigError(f'unable to read configuration file "{path}": {error.strerror}') from None
+        return _check(config, deployment_key_files, trust, hardcoded)
     except ConfigError as error:
-        raise ConfigError(f'unable to parse configuration file "{path}": {error}') from None
-    try:
-        return _check(config, deployment_key_files)
-    except ConfigError as error:
-        raise ConfigError(f'error in configuration file "{path}": {error}') from None
+        raise ConfigError(f"error in {where}: {error}") from None
 
 
 def small_set_up(
-    trusted_cert_file: Path,
+    trusted_cert_file: Path | None,
     servers: Sequence[str],
     config_path: Path,
     deployment_key_files: Iterable[Path] = (),
     labels: Iterable[str] = (),
+    *,
+    trust: Trust | None = None,
+    hardcoded: Hardcoded = NOTHING,
 ) -> ClientSettings:
     """Settings for a client without a configuration file: streaming, everything of its own in one folder.
 
-    @param trusted_cert_file: PEM file of the authority that issued the servers' certificates.
+    @param trusted_cert_file: PEM file of the authority that issued the servers' certificates; None if it is hardcoded.
     @param servers: ``host:port`` of each.
     @param config_path: the folder of the state file, communicator.txt, services/ and textservices/; made if missing.
+    @param trust: opens all files; by default only those of root and of who runs this.
     @raise ConfigError: one of them cannot be used.
     """
+    trust = trust or Trust()
+    config = client_config.Config(server=servers, client_label=labels, streaming=True)
+    if trusted_cert_file is not None:
+        config.trusted_certs = _trusted_certs(trusted_cert_file, trust)
+    hardcoded.apply(config)
+    _servers(config.server)
+    if config.WhichOneof("persistence_handler") is None:
+        folder = _own_folder(config_path)
+        config.filesystem_handler.configuration_directory = str(folder)
+        config.filesystem_handler.state_file = str(folder / _STATE_FILE)
+    return _check(config, deployment_key_files, trust, hardcoded)
+
+
+def _trusted_certs(path: Path, trust: Trust) -> str:
     try:
-        trusted_certs = load_readable_certificates(trusted_cert_file.read_text("utf-8", "replace"))
+        with trust.open(path) as file:
+            pem = file.read(_MAX_PEM).decode("utf-8", "replace")
     except OSError as error:
-        raise ConfigError(f'unable to read trusted certificates "{trusted_cert_file}": {error.strerror}') from None
-    if not trusted_certs:
-        raise ConfigError(f'no certificate in "{trusted_cert_file}"; expected -----BEGIN CERTIFICATE----- blocks')
-    addresses = _servers(servers)
-    folder = _own_folder(config_path)
-    communicator, warnings = _read_communicator(folder)
-    return ClientSettings(
-        trusted_certs=trusted_certs,
-        servers=addresses,
-        labels=_labels(labels),
-        streaming=True,
-        configuration_directory=folder,
-        state_file=folder / _STATE_FILE,
-        communicator=communicator,
-        deployment_keys=read_deployment_keys(deployment_key_files),
-        warnings=warnings,
-    )
+        raise ConfigError(f'unable to read trusted certificates "{path}": {error.strerror}') from None
+    if not load_readable_certificates(pem):
+        raise ConfigError(f'no certificate in "{path}"; expected -----BEGIN CERTIFICATE----- blocks')
+    return pem
 
 
 def default_communicator() -> client.CommunicatorConfig:
@@ -123,14 +159,17 @@ def default_communicator() -> client.CommunicatorConfig:
     return _with_defaults(client.CommunicatorConfig())
 
 
-def read_deployment_keys(paths: Iterable[Path]) -> tuple[RSAPublicKey, ...]:
+def read_deployment_keys(paths: Iterable[Path], trust: Trust | None = None) -> tuple[RSAPublicKey, ...]:
     """The public keys, PEM, that signed service configurations must verify with.  Raises ConfigError."""
-    return tuple(_read_deployment_key(path) for path in paths)
+    trust = trust or Trust()
+    return tuple(_read_deployment_key(path, trust) for path in paths)
 
 
-def _read_deployment_key(path: Path) -> RSAPublicKey:
+def _read_deployment_key(path: Path, trust: Trust) -> RSAPublicKey:
     try:
-        key = load_pem_public_key(path.read_bytes())
+        with trust.open(path) as file:
+            key = load_pem_public_key(file.read(_MAX_PEM))
+        trust.check_way_to(path)
     except OSError as error:
         raise ConfigError(f'unable to read deployment key "{path}": {error.strerror}') from None
     except ValueError:
@@ -140,7 +179,9 @@ def _read_deployment_key(path: Path) -> RSAPublicKey:
     return key
 
 
-def _check(config: client_config.Config, deployment_key_files: Iterable[Path]) -> ClientSettings:
+def _check(
+    config: client_config.Config, deployment_key_files: Iterable[Path], trust: Trust, hardcoded: Hardcoded
+) -> ClientSettings:
     """The checks of the Go client, in its order, and those it leaves to the first connection."""
     trusted_certs = load_readable_certificates(config.trusted_certs)
     if not trusted_certs:
@@ -155,7 +196,11 @@ def _check(config: client_config.Config, deployment_key_files: Iterable[Path]) -
         raise ConfigError("registry_handler is supported on Windows only; use filesystem_handler { ... }")
     _check_proxy(config.proxy)
     directory = _existing_directory("configuration_directory", config.filesystem_handler.configuration_directory)
-    communicator, warnings = _read_communicator(directory)
+    _check_folders(directory, trust)
+    communicator, warnings = _communicator(directory, trust, hardcoded)
+    deployment_keys = hardcoded.deployment_keys
+    if deployment_keys is None:
+        deployment_keys = read_deployment_keys(deployment_key_files, trust)
     return ClientSettings(
         trusted_certs=trusted_certs,
         servers=servers,
@@ -167,8 +212,11 @@ def _check(config: client_config.Config, deployment_key_files: Iterable[Path]) -
         proxy=config.proxy,
         client_certificate_header=config.client_certificate_header,
         server_name=config.server_name,
-        deployment_keys=read_deployment_keys(deployment_key_files),
-        warnings=warnings,
+        deployment_keys=deployment_keys,
+        fixed_services=hardcoded.services,
+        revoked_serials=hardcoded.revoked_serials,
+        trust=trust,
+        warnings=(*warnings, *trust.complaints()),
     )
 
 
@@ -211,28 +259,45 @@ def _state_file(text: str) -> Path | None:
     return path
 
 
+def _check_folders(directory: Path, trust: Trust) -> None:
+    """Raises ConfigError if others than root and we could put services there."""
+    for folder in (directory, directory / "services", directory / "textservices"):
+        with suppress(OSError):  # not there, or not readable: whoever reads what is in it says so
+            trust.check_folder(folder)
+
+
 def _own_folder(path: Path) -> Path:
     folder = path.absolute()
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for name in ("services", "textservices"):
-            (folder / name).mkdir(exist_ok=True)
+            (folder / name).mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
         raise ConfigError(f'unable to make the folder "{folder}": {error.strerror}') from None
     return folder
 
 
-def _read_communicator(directory: Path) -> tuple[client.CommunicatorConfig, tuple[str, ...]]:
-    """communicator.txt with the defaults filled in, and a warning if it cannot be used."""
+def _communicator(
+    directory: Path, trust: Trust, hardcoded: Hardcoded
+) -> tuple[client.CommunicatorConfig, tuple[str, ...]]:
+    """communicator.txt, or what is hardcoded, with the defaults filled in; and a warning if it cannot be used."""
+    if hardcoded.communicator is not None:
+        config = client.CommunicatorConfig()
+        config.CopyFrom(hardcoded.communicator)
+        return _checked_times(config, f"{MODULE}.COMMUNICATOR")
     path = directory / "communicator.txt"
     try:
-        config = textproto.read(path, client.CommunicatorConfig, ignore_unknown=True)
+        config = textproto.read(path, client.CommunicatorConfig, ignore_unknown=True, opened=trust.open)
     except FileNotFoundError:
         return default_communicator(), ()
     except (OSError, ConfigError) as error:
         return default_communicator(), (f"{path} is not used, the defaults are: {error}",)
+    return _checked_times(config, str(path))
+
+
+def _checked_times(config: client.CommunicatorConfig, where: str) -> tuple[client.CommunicatorConfig, tuple[str, ...]]:
     warnings = [
-        f"{path}: {name} is negative; the default of {default} is used"
+        f"{where}: {name} is negative; the default of {default} is used"
         for name, default in _DEFAULT_SECONDS.items()
         if getattr(config, name) < 0
     ]

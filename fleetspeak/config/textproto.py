@@ -9,7 +9,7 @@ import difflib
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 from google.protobuf import descriptor_pool, text_format
 from google.protobuf.message import Message
@@ -23,9 +23,15 @@ _MAX_SIZE = 16 * 1024 * 1024
 M = TypeVar("M", bound=Message)
 
 
-def read(path: Path, message_class: type[M], *, ignore_unknown: bool = False) -> M:
-    """Read a file.  See `parse`; also raises OSError if it cannot be read at all."""
-    with open(path, "rb") as file:
+def _open(path: Path) -> BinaryIO:
+    return path.open("rb")
+
+
+def read(
+    path: Path, message_class: type[M], *, ignore_unknown: bool = False, opened: Callable[[Path], BinaryIO] = _open
+) -> M:
+    """Read a file, opened by `opened`.  See `parse`; also raises OSError if it cannot be read at all."""
+    with opened(path) as file:
         raw = file.read(_MAX_SIZE + 1)
     if len(raw) > _MAX_SIZE:
         raise ConfigError(f"{path}: larger than {_MAX_SIZE} bytes; this is not a configuration file")

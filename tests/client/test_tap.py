@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -10,7 +11,9 @@ from twisted.plugin import getPlugins
 from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase
 
-from fleetspeak.client.tap import Options, makeService, settings_of
+from fleetspeak.client.tap import Options, makeService, overridden, settings_of
+from fleetspeak.config.hardcoded import parse
+from fleetspeak.errors import ConfigError
 from fleetspeak.security.certificates import make_authority, to_pem
 
 
@@ -103,3 +106,50 @@ class OptionsTests(SynchronousTestCase):
             f"--deployment-key-file={self.authority}",
         )
         self.assertIn("BEGIN PUBLIC KEY", refusal)
+
+    def test_insecure_config_lets_through_what_others_could_have_written(self) -> None:
+        path = self.folder / "client.config"
+        path.write_text(self.file())
+        path.chmod(0o666)
+        self.assertIn("is not safe to use", self.refusal("--config", str(path)))
+        settings = settings_of(self.options("--config", str(path), "--insecure-config"))
+        self.assertIn("is not safe to use", settings.warnings[0])
+
+    def test_under_twistd_files_of_the_user_that_it_becomes_are_fine(self) -> None:
+        options = self.options("--config", str(self.folder / "client.config"))
+        options.parent = {"uid": 12345}
+        (self.folder / "client.config").write_text(self.file())
+        if os.geteuid() == 0:
+            os.chown(self.folder / "client.config", 12345, -1)
+            settings_of(options)
+            options.parent = {"uid": None}
+        self.assertRaises(ConfigError, settings_of, options)
+
+    def test_a_configuration_that_is_read_again_is_found_from_elsewhere(self) -> None:
+        (self.folder / "client.config").write_text(self.file())
+        self.assertTrue(settings_of(self.options("--config", "client.config"), self.folder).servers)
+
+    def test_hardcoded_options_count_more_than_the_command_line(self) -> None:
+        options = self.options("--config=mine", "--deployment-key-file=mine")
+        found = parse({"OPTIONS": {"config": "theirs", "deployment_key_file": ["theirs"], "insecure_config": True}})
+        overridden(options, found)
+        self.assertEqual(
+            (options["config"], options["deployment-key-file"], options["insecure-config"]),
+            ("theirs", ["theirs"], True),
+        )
+
+    def test_hardcoded_options_that_there_are_not(self) -> None:
+        for value, problem in (
+            ({"confg": "x"}, "confg: there is no such option; did you mean config?"),
+            ({"server": "x"}, "server: expected a list"),
+            ({"config": ["x"]}, "expected one value"),
+        ):
+            error = self.assertRaises(ConfigError, overridden, self.options(), parse({"OPTIONS": value}))
+            self.assertIn(problem, str(error))
+
+    def test_hardcoded_certificates_and_servers_need_no_flags(self) -> None:
+        found = parse({"TRUSTED_CERTS": self.pem, "SERVERS": ["a:1"]})
+        settings = settings_of(self.options(), self.folder, found)
+        self.assertEqual(settings.state_file, self.folder / "fleetspeak-client" / "state")
+        whole = parse({"CONFIG": self.file()})
+        self.assertEqual(settings_of(self.options(), self.folder, whole).state_file, self.folder / "state")

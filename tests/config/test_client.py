@@ -11,6 +11,8 @@ from google.protobuf import text_format
 from twisted.trial.unittest import SynchronousTestCase
 
 from fleetspeak.config import client as settings
+from fleetspeak.config import hardcoded
+from fleetspeak.config.trust import Trust
 from fleetspeak.errors import ConfigError
 from fleetspeak.pb import client, client_config
 from fleetspeak.security import certificates
@@ -115,6 +117,96 @@ class ReadClientConfigTests(ClientConfigTestCase):
         (self.folder / "broken").write_text("\nunknown: 1")
         with self.assertRaisesRegex(ConfigError, 'unable to parse configuration file ".*broken": .*broken:2:1: '):
             settings.read_client_config(self.folder / "broken")
+
+
+class TrustTests(ClientConfigTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        for name in ("services", "textservices"):
+            (self.folder / name).mkdir()
+
+    def test_a_folder_that_others_may_write_is_refused_with_the_remedy(self) -> None:
+        for folder in (self.folder / "services", self.folder / "textservices"):
+            folder.chmod(0o777)
+            self.assert_refused(f"chmod go-w {folder}")
+            folder.chmod(0o755)
+        self.read()
+        self.folder.chmod(0o777)
+        with self.assertRaisesRegex(ConfigError, f"chmod go-w {self.folder}"):
+            self.read()
+
+    def test_the_file_itself_too(self) -> None:
+        self.read()
+        path = self.folder / "client.config"
+        path.chmod(0o666)
+        with self.assertRaisesRegex(ConfigError, 'unable to use configuration file ".*is not safe to use'):
+            settings.read_client_config(path)
+
+    def test_insecure_is_a_warning_each(self) -> None:
+        self.read()
+        self.folder.chmod(0o777)
+        path = self.folder / "client.config"
+        path.chmod(0o666)
+        read = settings.read_client_config(path, trust=Trust(insecure=True))
+        self.assertEqual(len(read.warnings), 2)
+        self.assertIn(f"{self.folder} is not safe to use", read.warnings[1])
+
+    def test_a_communicator_file_that_others_may_write_is_not_used(self) -> None:
+        path = self.folder / "communicator.txt"
+        path.write_text("max_poll_delay_seconds: 2")
+        path.chmod(0o666)
+        read = self.read()
+        self.assertEqual(read.communicator, settings.default_communicator())
+        self.assertIn(f"{path} is not used, the defaults are: {path} is not safe", read.warnings[0])
+
+    def test_keys_and_certificates_that_others_may_write_are_refused(self) -> None:
+        path = self.folder / "pem"
+        path.write_text(certificates.to_pem(CA))
+        path.chmod(0o666)
+        self.assertRaisesRegex(ConfigError, "is not safe", settings.read_deployment_keys, [path])
+        self.assertRaisesRegex(ConfigError, "is not safe", settings.small_set_up, path, ["a:1"], self.folder / "own")
+
+
+class HardcodedTests(ClientConfigTestCase):
+    def test_it_counts_more_than_the_file(self) -> None:
+        (self.folder / "communicator.txt").write_text("max_poll_delay_seconds: 2")
+        path = self.folder / "client.config"
+        path.write_text(text_format.MessageToString(self.config))
+        names = {
+            "SERVERS": ["hard:1"],
+            "LABELS": ["hard"],
+            "COMMUNICATOR": "min_failure_delay_seconds: 3 max_poll_delay_seconds: -1",
+            "SERVICES": ['name: "A" factory: "NOOP"'],
+            "DEPLOYMENT_KEYS": [],
+            "REVOKED_SERIALS": [7],
+        }
+        read = settings.read_client_config(path, [self.folder / "none"], hardcoded=hardcoded.parse(names))
+        self.assertEqual((list(read.servers), read.labels[2:]), ([("hard", 1)], ("hard",)))
+        self.assertEqual(
+            (read.communicator.min_failure_delay_seconds, read.communicator.max_poll_delay_seconds), (3, 300)
+        )
+        self.assertEqual(read.warnings, (
+            "fleetspeak_hardcoded.COMMUNICATOR: max_poll_delay_seconds is negative; the default of 300 is used",
+        ))  # fmt: skip
+        self.assertEqual(([one.name for one in read.fixed_services], read.revoked_serials), (["A"], {b"\x07"}))
+        self.assertEqual(read.deployment_keys, (), "the file that a flag names is not even looked for")
+
+    def test_no_file_is_needed_if_everything_is_there(self) -> None:
+        found = hardcoded.parse({"CONFIG": text_format.MessageToString(self.config)})
+        read = settings.read_client_config(None, hardcoded=found)
+        self.assertEqual((list(read.servers), read.state_file), ([("fleet.example", 443)], self.folder / "state"))
+
+    def test_a_mistake_that_only_shows_when_all_is_put_together(self) -> None:
+        with self.assertRaisesRegex(ConfigError, "error in fleetspeak_hardcoded: server 'x'"):
+            settings.read_client_config(
+                None, hardcoded=hardcoded.parse({"TRUSTED_CERTS": certificates.to_pem(CA), "SERVERS": ["x"]})
+            )
+
+    def test_the_small_set_up_needs_nothing_but_its_folder(self) -> None:
+        found = hardcoded.parse({"TRUSTED_CERTS": certificates.to_pem(CA), "SERVERS": ["a:1"]})
+        own = self.folder / "own"
+        read = settings.small_set_up(None, [], own, hardcoded=found)
+        self.assertEqual((list(read.servers), read.state_file, read.streaming), ([("a", 1)], own / "state", True))
 
 
 class CommunicatorFileTests(ClientConfigTestCase):

@@ -97,9 +97,13 @@ class Fleet:
         return program
 
     def _write(self, name: str, message: ProtobufMessage) -> Path:
-        path = self.path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text_format.MessageToString(message))
+        path = self.path
+        for part in Path(name).parts:
+            path.mkdir(mode=0o700, exist_ok=True)
+            path /= part
+        # Whatever the umask is: the client does not believe a file that a group may write.
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            file.write(text_format.MessageToString(message))
         return path
 
 

@@ -17,6 +17,7 @@ not used yet and is written to the backup before it is; and no broken file ever 
 from __future__ import annotations
 
 import os
+import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +27,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from fleetspeak.client.persistence.lock import StateLock
+from fleetspeak.config.trust import Trust
 from fleetspeak.errors import ConfigError
 from fleetspeak.interfaces import IPersistence
 from fleetspeak.pb import client
@@ -45,15 +47,21 @@ class FilePersistence:
 
     _log = Logger()
 
-    def __init__(self, path: Path, now: Callable[[], float] = time.time) -> None:
+    def __init__(self, path: Path, now: Callable[[], float] = time.time, trust: Trust | None = None) -> None:
+        """@param trust: opens the files; by default only those of root and of who runs this."""
         self._path = path
+        self._trust = trust or Trust()
         self._backup = _beside(path, ".bak")
         self._lock = StateLock(_beside(path, ".lock"))
         self._now = now
         self._backed_up: client.ClientState | None = None
 
     def claim(self) -> None:
-        """See `IPersistence`."""
+        """See `IPersistence`.  Also refused is a folder in which others could put another file in its place."""
+        try:
+            self._trust.check_folder(self._path.parent)
+        except OSError as error:
+            raise ConfigError(f"cannot use the folder of the state file {self._path}: {error.strerror}") from error
         self._lock.acquire()
 
     def release(self) -> None:
@@ -67,7 +75,9 @@ class FilePersistence:
         reason to take the backup: whoever removes it wants a new identity.  One without a key, or of no length, is
         a new client's if there is no backup, and broken if there is one.
         """
-        data = _read(self._path)
+        data = self._read(self._path)
+        for complaint in self._trust.complaints():
+            self._log.warn("{complaint}", complaint=complaint)
         if data is None:
             self._start_anew()
             return client.ClientState()
@@ -94,6 +104,27 @@ class FilePersistence:
 
     def __str__(self) -> str:
         return str(self._path)
+
+    def _read(self, path: Path) -> bytes | None:
+        """Its content, up to one byte more than a state may have; None if there is no such file.
+
+        @raise ConfigError: it cannot be read, or others could have written it.
+        """
+        try:
+            with self._trust.open(path) as file:
+                if stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o077:
+                    self._log.warn(
+                        "{path} could be read by others, who then can pose as this client; think of a rekey. "
+                        "From now on it is private",
+                        path=path,
+                    )
+                return file.read(MAX_STATE + 1)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise ConfigError(
+                f"cannot read the state file {path}: {error.strerror}; give the client a file it may read and write"
+            ) from error
 
     # ---- the backup
 
@@ -139,7 +170,7 @@ class FilePersistence:
     def _usable_backup(self) -> client.ClientState | None:
         """The state in the backup, if it has a good key."""
         try:
-            data = _read(self._backup)
+            data = self._read(self._backup)
             if data is None:
                 return None
             state = _parse(data)
@@ -207,19 +238,6 @@ class FilePersistence:
 
 def _beside(path: Path, suffix: str) -> Path:
     return path.with_name(path.name + suffix)
-
-
-def _read(path: Path) -> bytes | None:
-    """What is in the file, up to one byte more than a state may have; None if there is no file.  Raises ConfigError."""
-    try:
-        with path.open("rb") as file:
-            return file.read(MAX_STATE + 1)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise ConfigError(
-            f"cannot read the state file {path}: {error.strerror}; give the client a file it may read and write"
-        ) from error
 
 
 def _parse(data: bytes) -> client.ClientState:

@@ -12,6 +12,8 @@ from google.protobuf.message import DecodeError
 from twisted.logger import Logger
 
 from fleetspeak.config import textproto
+from fleetspeak.config.hardcoded import MODULE
+from fleetspeak.config.trust import Trust
 from fleetspeak.errors import ConfigError
 from fleetspeak.pb import system
 from fleetspeak.security import signing
@@ -64,14 +66,22 @@ class Loaded:
         return path in self.unusable or path.parent in self.unusable
 
 
-def load_services(directory: Path, deployment_keys: Sequence[RSAPublicKey]) -> Loaded:
+def load_services(
+    directory: Path,
+    deployment_keys: Sequence[RSAPublicKey] = (),
+    trust: Trust | None = None,
+    fixed: Sequence[system.ClientServiceConfig] = (),
+) -> Loaded:
     """Read what is in ``services/``, then what is in ``textservices/``, each by file name.  Blocks.
 
     A file that cannot be used is logged and skipped.
 
     @param deployment_keys: when there are any, one of them must have signed each file in ``services/``.
+    @param trust: opens the files; by default only those of root and of who runs this.
+    @param fixed: hardcoded services, which come first.
     """
-    files: list[ServiceFile] = []
+    trust = trust or Trust()
+    files = [ServiceFile(config, Path(f"{MODULE}.SERVICES[{number}]")) for number, config in enumerate(fixed)]
     unusable: set[Path] = set()
 
     def load(folder: Path, read: Callable[[Path], ServiceFile]) -> None:
@@ -89,14 +99,16 @@ def load_services(directory: Path, deployment_keys: Sequence[RSAPublicKey]) -> L
                 unusable.add(path)
                 _log.error("service not installed: {error}", error=error)
 
-    load(directory / SIGNED, lambda path: _read_signed(path, deployment_keys))
-    load(directory / TEXT, _read_text)
+    load(directory / SIGNED, lambda path: _read_signed(path, trust, deployment_keys))
+    load(directory / TEXT, lambda path: _read_text(path, trust))
+    for complaint in trust.complaints():
+        _log.warn("{complaint}", complaint=complaint)
     return Loaded(tuple(files), frozenset(unusable))
 
 
-def _read_signed(path: Path, deployment_keys: Sequence[RSAPublicKey]) -> ServiceFile:
+def _read_signed(path: Path, trust: Trust, deployment_keys: Sequence[RSAPublicKey]) -> ServiceFile:
     try:
-        signed = system.SignedClientServiceConfig.FromString(_read(path))
+        signed = system.SignedClientServiceConfig.FromString(_read(path, trust))
     except DecodeError:
         raise ConfigError(f"{path}: expected a binary fleetspeak.SignedClientServiceConfig") from None
     if deployment_keys and not signing.verify(signed, deployment_keys):
@@ -111,22 +123,18 @@ def _read_signed(path: Path, deployment_keys: Sequence[RSAPublicKey]) -> Service
     return ServiceFile(config, path, signature=signed.signature)
 
 
-def _read_text(path: Path) -> ServiceFile:
+def _read_text(path: Path, trust: Trust) -> ServiceFile:
     try:
-        text = _read(path).decode()
+        text = _read(path, trust).decode()
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: expected a text fleetspeak.ClientServiceConfig, but {error}") from None
     config = textproto.parse(text, str(path), system.ClientServiceConfig, ignore_unknown=True)
     return ServiceFile(config, path, text=text)
 
 
-def _read(path: Path) -> bytes:
-    # Looked at first, because opening a named pipe would wait for a writer.
-    if not path.is_file():
-        raise ConfigError(f"{path}: expected a file with one service configuration")
+def _read(path: Path, trust: Trust) -> bytes:
     try:
-        with path.open("rb") as file:
-            data = file.read(MAX_FILE + 1)
+        data = trust.read(path, MAX_FILE)
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from error
     if len(data) > MAX_FILE:

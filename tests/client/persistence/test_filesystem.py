@@ -17,6 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from fleetspeak.client.persistence.filesystem import FilePersistence
+from fleetspeak.config.trust import Trust
 from fleetspeak.errors import ConfigError
 from fleetspeak.interfaces import IPersistence
 from fleetspeak.pb import client
@@ -72,8 +73,8 @@ class FilePersistenceTests(SynchronousTestCase):
         self.persistence.save(STATE)
         self.assertEqual(self.names(), ["state", "state.bak", "state.broken-20231114T221320Z"])
         self.assertEqual((self.folder / "state.broken-20231114T221320Z").read_bytes(), b"\xff not a state")
-        self.assertIn("moved to", formatEvent(logged[0]))
-        self.assertIn("starting with a new identity", formatEvent(logged[1]))
+        self.assertIn("moved to", formatEvent(logged[-2]))
+        self.assertIn("starting with a new identity", formatEvent(logged[-1]))
 
     def test_a_broken_file_that_cannot_be_set_aside_stops_the_client(self) -> None:
         self.path.write_bytes(b"\xff")
@@ -132,6 +133,40 @@ class FilePersistenceTests(SynchronousTestCase):
             FilePersistence(path).load()
             (kept,) = Path(folder).iterdir()
             self.assertEqual(kept.read_bytes(), data)
+
+    def test_a_state_that_others_could_have_written_stops_the_client_and_is_not_touched(self) -> None:
+        self.persistence.save(STATE)
+        self.path.chmod(0o660)
+        error = self.assertRaises(ConfigError, FilePersistence(self.path).load)
+        self.assertIn(f"chmod go-w {self.path}", str(error))
+        with capturedLogs() as logged:
+            FilePersistence(self.path, trust=Trust(insecure=True)).load()
+        self.assertIn("its group may write to it", formatEvent(logged[-1]))
+
+    def test_a_backup_that_others_could_have_written_is_no_use(self) -> None:
+        self.persistence.save(STATE)
+        self.path.write_bytes(b"\xff")
+        (self.folder / "state.bak").chmod(0o602)
+        self.assertEqual(self.persistence.load(), client.ClientState())
+
+    def test_a_folder_in_which_others_could_put_a_state_stops_the_client(self) -> None:
+        self.folder.chmod(0o777)
+        error = self.assertRaises(ConfigError, self.persistence.claim)
+        self.assertIn(f"chmod go-w {self.folder}", str(error))
+        self.folder.chmod(0o1777)
+        self.assertRaises(ConfigError, self.persistence.claim)
+        self.folder.chmod(0o755)
+        self.persistence.claim()
+        self.persistence.release()
+        self.assertEqual(self.names(), ["state.lock"])
+
+    def test_a_state_that_others_could_read_is_a_warning_and_private_from_now_on(self) -> None:
+        self.persistence.save(STATE)
+        self.path.chmod(0o644)
+        with capturedLogs() as logged:
+            self.persistence.save(self.persistence.load())
+        self.assertIn("could be read by others", formatEvent(logged[0]))
+        self.assertEqual(stat.S_IMODE(self.path.stat().st_mode), 0o600)
 
 
 class BackupTests(SynchronousTestCase):

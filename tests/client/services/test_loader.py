@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -12,6 +13,7 @@ from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from fleetspeak.client.services.loader import ServiceFile, load_services
+from fleetspeak.config.trust import Trust
 from fleetspeak.pb import system
 from fleetspeak.security import signing
 from tests.vectors import load
@@ -72,6 +74,29 @@ class LoaderTests(SynchronousTestCase):
         self.assertEqual(len(logged), 5)
         self.assertIn(f"{self.folder}/textservices/a:1:", logged[1])
         self.assertIn("expected a file", logged[2])
+
+    def test_a_file_that_others_could_have_written_skips_only_itself_and_says_how_to_mend_it(self) -> None:
+        self.text("a", TEXT.replace("hello", "a"))
+        self.text("b", TEXT)
+        path = self.folder / "textservices" / "a"
+        path.chmod(0o664)
+        files, logged = self.load()
+        self.assertEqual([file.config.name for file in files], ["hello"])
+        self.assertEqual(
+            logged,
+            [f"service not installed: {path} is not safe to use: its group may write to it (mode 0664, owner "
+             f"{pwd.getpwuid(os.geteuid()).pw_name}); mend it with: chmod go-w {path}, or give --insecure-config"],
+        )  # fmt: skip
+        with capturedLogs() as captured:
+            loaded = load_services(self.folder, trust=Trust(insecure=True))
+        self.assertEqual(len(loaded.files), 2)
+        self.assertIn(f"{path} is not safe to use", formatEvent(captured[0]) or "")
+
+    def test_fixed_services_come_first(self) -> None:
+        self.text("a", TEXT)
+        loaded = load_services(self.folder, fixed=[system.ClientServiceConfig(name="fixed", factory="NOOP")])
+        self.assertEqual([file.config.name for file in loaded.files], ["fixed", "hello"])
+        self.assertEqual(loaded.files[0].where("name"), "fleetspeak_hardcoded.SERVICES[0]")
 
     def test_missing_folders_are_a_warning(self) -> None:
         (self.folder / "services").rmdir()
