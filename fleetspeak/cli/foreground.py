@@ -44,6 +44,7 @@ def client() -> None:
     flags = FlagSet("fleetspeak-client", "the client of a Fleetspeak fleet, in the foreground")
     flags.string("config", None, "client configuration file")
     flags.boolean("std_forward", "attach daemon services to the client's own stdin, stdout and stderr")
+    flags.boolean("no_clone_check", "do not look for signs that the state is a copy of another client's")
     flags.boolean("insecure_config", "use configuration and state that others than root and this user may have written")
     flags.string("profile_dir", "/tmp", "where stack traces and heap profiles go")  # noqa: S108  (the Go default)
     flags.string("trusted_cert_file", None, "PEM file of the servers' authority; instead of -config")
@@ -64,6 +65,7 @@ def client() -> None:
         "config_path",
         "deployment_key_file",
         "insecure_config",
+        "no_clone_check",
         "dialer",
     )
     run("fleetspeak-client", values, as_options(values, names))

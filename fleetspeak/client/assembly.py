@@ -19,6 +19,7 @@ from fleetspeak.client.files import POLLING_LIMIT, STREAMING_LIMIT, Files
 from fleetspeak.client.flow import Flow
 from fleetspeak.client.labels import Labels
 from fleetspeak.client.outbox import ClientOutbox
+from fleetspeak.client.persistence.clones import CloneCheck
 from fleetspeak.client.persistence.filesystem import FilePersistence
 from fleetspeak.client.persistence.memory import MemoryPersistence
 from fleetspeak.client.process.usage import Observe, ObserveInThread, Subject, UsageMonitor
@@ -118,6 +119,11 @@ def build_client(
     labels = Labels(settings.labels)
     state = StateKeeper(persistence or persistence_for(settings), reactor, in_thread, told, settings.revoked_serials)
 
+    clones = None
+    if settings.state_file is not None and settings.clone_check:
+        clones = CloneCheck(settings.state_file, labels, in_thread, settings.trust)
+        state.on_rekey(clones.rekeyed)
+
     def client_id() -> ClientId:
         return state.identity.client_id
 
@@ -189,6 +195,7 @@ def build_client(
         files=files,
         revocation=RevocationUpdates(files, state, reactor),
         labels=labels,
+        clones=clones,
         settings=settings,
         load_services=_services_of,
         make_communicator=make_communicator,

@@ -13,6 +13,7 @@ from twisted.logger import Logger
 from fleetspeak.client.files import Files
 from fleetspeak.client.labels import Labels
 from fleetspeak.client.outbox import ClientOutbox
+from fleetspeak.client.persistence.clones import CloneCheck
 from fleetspeak.client.process.usage import UsageMonitor
 from fleetspeak.client.reload import Reading, Reloader
 from fleetspeak.client.reports import Reports
@@ -61,6 +62,7 @@ class ClientService(Service):
         files: Files,
         revocation: RevocationUpdates,
         labels: Labels,
+        clones: CloneCheck | None,
         settings: ClientSettings,
         load_services: Callable[[ClientSettings], Loaded],
         make_communicator: Callable[[ClientSettings], ICommunicator],
@@ -86,6 +88,7 @@ class ClientService(Service):
         self._system = system
         self._files = files
         self._revocation = revocation
+        self._clones = clones
         self._settings = settings
         self._load_services = load_services
         self._make_communicator = make_communicator
@@ -163,6 +166,8 @@ class ClientService(Service):
         # Everything that reads files here reads small ones, before there is anybody whom it could hold up.
         self._state.open()
         self._opened = True
+        if self._clones is not None:
+            self._clones.check(self._state.identity)
         self._log.info("client {client_id} starting", client_id=show(self._state.identity.client_id))
         await self._manager.install(self._load_services(self._settings).files)
         if not self.running:

@@ -46,6 +46,7 @@ class Options(usage.Options):
     ]
     optFlags = [  # noqa: N815
         ["insecure-config", None, "Use configuration and state that others than root and this user may have written."],
+        ["no-clone-check", None, "Do not look for signs that the state is a copy of another client's."],
         ["std-forward", None, "Attach daemon services to the client's own stdin, stdout and stderr, for testing."],
     ]
 
@@ -68,7 +69,9 @@ def settings_of(options: Options, folder: Path = Path(), hardcoded: Hardcoded = 
 
     @param folder: what their paths are relative to.
     """
-    return replace(_read(options, folder, hardcoded), dialer=options["dialer"] or "")
+    return replace(
+        _read(options, folder, hardcoded), dialer=options["dialer"] or "", clone_check=not options["no-clone-check"]
+    )
 
 
 def _read(options: Options, folder: Path, hardcoded: Hardcoded) -> ClientSettings:

@@ -64,13 +64,15 @@ class ClientSettings:
     """Installed before those of the configuration directory."""
     revoked_serials: frozenset[bytes] = frozenset()
     """Of certificates that are never to be trusted, beside those of the state; big-endian, without leading zeros."""
+    clone_check: bool = True
+    """Whether to look for signs that the state is a copy."""
     trust: Trust = field(default_factory=Trust)
     """By which files are opened."""
     warnings: tuple[str, ...] = ()
     """What was odd but could be passed over; to be logged at start."""
 
 
-RESTART_NEEDED = frozenset({"state_file"})
+RESTART_NEEDED = frozenset({"state_file", "clone_check"})
 """Settings that a running client cannot change."""
 
 NOT_THE_CONNECTIONS = frozenset({"configuration_directory", "deployment_keys", "fixed_services", "trust", "warnings"})

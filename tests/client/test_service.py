@@ -119,6 +119,22 @@ class ServiceInstallTests(WholeClientCase):
             lines,
         )
 
+    def test_item_14_signed_files_without_a_signature_install_if_their_label_is_here(self) -> None:
+        for name, label in (("Linux", "linux"), ("Windows", "windows")):
+            config = system.ClientServiceConfig(name=name, factory="Puppet")
+            config.required_labels.add(service_name="client", label=label)
+            signed = system.SignedClientServiceConfig(service_config=config.SerializeToString())
+            (self.folder / "services" / name).write_bytes(signed.SerializeToString())
+        self.start()
+        self.assertEqual(info_of(self.server.exchange()[0]), ["Linux"])
+        self.assertEqual([puppet.context.service_name for puppet in self.factory.made], ["Linux"])
+
+    def test_item_15_a_text_service_installs_and_receives_messages(self) -> None:
+        self.install("A")
+        self.start()
+        self.server.exchange(self.message("A", 1))
+        self.assertEqual([message.message_id for message in self.puppet("A").messages], [b"%032d" % 1])
+
     def test_item_16_an_unknown_factory_is_named_with_the_known_ones(self) -> None:
         (self.folder / "textservices" / "x").write_text('name: "X"\nfactory: "Pupet"')
         self.assertIn(

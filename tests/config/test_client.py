@@ -71,6 +71,11 @@ class ReadClientConfigTests(ClientConfigTestCase):
         self.assertEqual(read.proxy, "socks5://user:pw@proxy.example:1080")
         self.assertEqual((read.client_certificate_header, read.server_name), ("X-Cert", "other.example"))
 
+    def test_item_8_labels_are_architecture_system_then_the_configured_ones(self) -> None:
+        self.config.client_label.extend(["first", " ", "second"])
+        expected = (settings.architecture(), settings.operating_system(), "first", "second")
+        self.assertEqual(self.read().labels, expected)
+
     def test_no_state_file_means_a_new_identity_at_every_start(self) -> None:
         self.config.filesystem_handler.state_file = ""
         self.assertIsNone(self.read().state_file)

@@ -88,7 +88,10 @@ class MovedClient(Conversation):
             self.assert_greets(client, f"abroad with {program}")
             self.assert_nothing_pending(self.abroad, client)
             client.stop()
+        beside = {path.name for path in client.folder.glob("state*")}
+        self.assertEqual(beside, {"state", "state.bak", "state.host", "state.lock"}, "the Go client minds none of them")
         self.leave_a_message(client, "left abroad")
+        self.damage_the_state(client)
         self.swap(self.abroad, self.home)
         client.kind = OURS
         client.start()
@@ -100,6 +103,10 @@ class MovedClient(Conversation):
         self.assertEqual(client.client_id, client_id)
         self.assertEqual(self.fleet.operator.clients(), {client_id})
         self.assert_nothing_pending(self.abroad, client)
+
+    def damage_the_state(self, client: Client) -> None:
+        """As a power cut can, since the Go client does not sync it."""
+        (client.folder / "state").write_bytes(b"\0" * 121)
 
     def swap(self, old: Server, new: Server) -> None:
         """The other server takes over the address."""
