@@ -142,12 +142,10 @@ def build_client(
         time.time_ns,
         told,
         watchdog,
-        streaming=settings.streaming,
         signers=signing,
     )
 
-    limit = STREAMING_LIMIT if settings.streaming else POLLING_LIMIT
-    files = Files(labels, told, reactor, in_thread, limit)
+    files = Files(labels, told, reactor, in_thread, POLLING_LIMIT)
 
     def make_context(service_name: str, service_names: Callable[[], list[str]], /) -> IClientServiceContext:
         return ServiceContext(
@@ -176,6 +174,8 @@ def build_client(
 
     def make_communicator(settings: ClientSettings) -> ICommunicator:
         made: ICommunicator = (communicator or communicator_factory(settings)).make(link, settings, reactor)
+        link.streaming = settings.streaming
+        files.request_limit = STREAMING_LIMIT if settings.streaming else POLLING_LIMIT
         return made
 
     made_ns = time.time_ns()

@@ -39,7 +39,6 @@ class ClientLink:
         stats: Stats,
         watchdog: Watchdog | None = None,
         *,
-        streaming: bool = False,
         signers: Sequence[IContactSigner] = (),
     ) -> None:
         self._state = state
@@ -51,7 +50,8 @@ class ClientLink:
         self._now_ns = now_ns
         self._stats = stats
         self._watchdog = watchdog
-        self._streaming = streaming
+        self.streaming = False
+        """Whether the communicator that is in use streams; for the statistics."""
         self._signers = signers
         self._known_as: ClientId = NO_CLIENT
         self._last_contact: tuple[str, int] | None = None
@@ -90,7 +90,7 @@ class ClientLink:
                 self._router.deliver(message)
             except Exception:
                 self._log.failure("a message of the server could not be delivered")
-        self._stats.contact_processed(contact, self._streaming, None)
+        self._stats.contact_processed(contact, self.streaming, None)
 
     def when_beacon(self) -> Deferred[None]:
         """See `Link`."""

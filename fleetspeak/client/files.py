@@ -58,7 +58,7 @@ class Files:
         self._stats = stats
         self._clock = clock
         self._in_thread = in_thread
-        self._request_limit = request_limit
+        self.request_limit = request_limit
         self._source: Source | None = None
         self._waiting: list[Deferred[None]] = []
         self._running: dict[Deferred[Any], Callable[[], None]] = {}
@@ -173,7 +173,7 @@ class Files:
         """Run `work` when there is a communicator.  Cancelling gives it up, and does not wait for what that takes."""
         if self._closed:
             return fail(CancelledError("the client is stopping"))
-        walk = Walk(service, name, self._clock.seconds() + timeout, self._request_limit, self._clock, self._stats)
+        walk = Walk(service, name, self._clock.seconds() + timeout, self.request_limit, self._clock, self._stats)
         running = Deferred.fromCoroutine(self._when_started(walk, work))
 
         def cancel() -> None:

@@ -18,6 +18,7 @@ from fleetspeak.config.client import NOT_THE_CONNECTIONS, RESTART_NEEDED, Client
 from fleetspeak.core.reload import SettingsPlan, plan_settings
 from fleetspeak.errors import ConfigError
 from fleetspeak.interfaces import ICommunicator
+from fleetspeak.program.systemd import Notifier
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,7 @@ class Reloader:
         system: SystemService,
         labels: Labels,
         connection: Connection,
+        notifier: Notifier,
     ) -> None:
         """@param read: reads everything, given the settings that are in force; raises ConfigError; blocks."""
         self._settings = settings
@@ -65,6 +67,7 @@ class Reloader:
         self._system = system
         self._labels = labels
         self._connection = connection
+        self._notifier = notifier
         self._running: Deferred[None] | None = None
         self._again = False
         self._closed = False
@@ -89,6 +92,7 @@ class Reloader:
     async def _run(self) -> None:
         while True:
             self._again = False
+            self._notifier.reloading()
             try:
                 await self._reload()
             except ConfigError as error:
@@ -97,6 +101,8 @@ class Reloader:
                 )
             except Exception:
                 self._log.failure("the reload failed")
+            if not self._closed:
+                self._notifier.ready()
             if self._closed or not self._again:
                 self._running = None
                 return

@@ -106,7 +106,14 @@ class ClientService(Service):
         self._reload_when_started = False
         self._take_hangup = take_hangup
         self._reloader = Reloader(
-            settings, partial(_read_all, read_settings, load_services), in_thread, manager, system, labels, self
+            settings,
+            partial(_read_all, read_settings, load_services),
+            in_thread,
+            manager,
+            system,
+            labels,
+            self,
+            notifier,
         )
         state.on_rekey(self._rekeyed)
 

@@ -16,6 +16,7 @@ from fleetspeak.config.client import NOT_THE_CONNECTIONS, RESTART_NEEDED, Client
 from fleetspeak.errors import ConfigError
 from fleetspeak.ids import NO_CLIENT
 from fleetspeak.pb import common, system
+from fleetspeak.program.systemd import Notifier
 from fleetspeak.testing.clientside import client_settings
 from tests.client.wholeclient import Puppet, WholeClientCase, acks_of, info_of, unpack
 
@@ -264,6 +265,17 @@ class TimingTests(ReloadCase):
         self.assertEqual(len(self.reading), 2)
         self.reading[1].callback(None)
         self.assertEqual(len(self.reading), 2)
+
+    def test_systemd_hears_of_each_reload_also_of_one_that_changes_nothing(self) -> None:
+        heard: list[str] = []
+        notifier = Notifier()
+        notifier.reloading = lambda: heard.append("reloading")  # type: ignore[method-assign]
+        notifier.ready = lambda: heard.append("ready")  # type: ignore[method-assign]
+        self.begin(notifier=notifier, in_thread=self.slow)
+        self.reload()
+        self.assertEqual(heard, ["ready", "reloading"])
+        self.reading.pop().errback(ConfigError("a mistake"))
+        self.assertEqual(heard, ["ready", "reloading", "ready"])
 
     def test_what_is_asked_for_before_the_start_is_complete_is_done_then(self) -> None:
         self.install("Endless")

@@ -134,6 +134,13 @@ class StateKeeperTests(SynchronousTestCase):
                 self.assertTrue(keeper.is_revoked(int(serial, 16)))
             self.assertFalse(keeper.is_revoked(999))
 
+    def test_hardcoded_serials_are_revoked_whatever_the_state_says(self) -> None:
+        keeper = StateKeeper(self.disk, self.clock, self.disk.in_thread, revoked=[b"\x09"])
+        keeper.open()
+        self.assertTrue(keeper.is_revoked(9))
+        self.assertFalse(keeper.is_revoked(7))
+        self.assertEqual(list(self.disk.state.revoked_cert_serials), [])
+
     def test_an_unparsable_key_stops_the_client_and_is_not_overwritten(self) -> None:
         self.disk = Disk(client.ClientState(client_key=b"no key"))
         error = self.assertRaises(ConfigError, self.keeper)
