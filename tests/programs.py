@@ -124,6 +124,11 @@ class Program:
             self._process.send_signal(number)
         return self.wait(timeout)
 
+    def ask_to_end(self) -> None:
+        """Send SIGTERM, and do not wait."""
+        if self.running:
+            self._process.send_signal(signal.SIGTERM)
+
     def make_sure_it_ended(self) -> None:
         """For cleaning up: gently if that works at once, else not."""
         try:

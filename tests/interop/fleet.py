@@ -112,14 +112,19 @@ class Deployment:
 class Server:
     """A server of either kind with a database of its own; stopping and starting it keeps the data."""
 
-    def __init__(self, kind: Kind, deployment: Deployment, name: str, services: Mapping[str, str]) -> None:
-        """@param services: GRPC services by name, each with the address its operator listens on."""
+    def __init__(
+        self, kind: Kind, deployment: Deployment, name: str, services: Mapping[str, str], extra: str = ""
+    ) -> None:
+        """
+        @param services: GRPC services by name, each with the address its operator listens on.
+        @param extra: more text for the services file.
+        """
         self.kind = kind
         self.name = name
         self._folder = deployment.folder.with_name(name)
         self._folder.mkdir()
         self._services = self._folder / "services.textproto"
-        self._services.write_text("".join(map(_grpc_service, services, services.values())))
+        self._services.write_text("".join(map(_grpc_service, services, services.values())) + extra)
         self._components = self._folder / "components.textproto"
         self._sqlite = self._folder / "fleetspeak.sqlite"
         components = deployment.components.read_text()
@@ -154,10 +159,19 @@ class Server:
     def pending(self, client_id: ids.ClientId) -> int:
         """How many messages from and to this client its database holds as not processed."""
         literal = f"x'{client_id.hex()}'"
-        query = (
+        return self._count(
             "SELECT COUNT(*) FROM pending_messages JOIN messages USING (message_id)"
             f" WHERE source_client_id = {literal} OR destination_client_id = {literal}"
         )
+
+    def messages_to(self, client_id: ids.ClientId, service: str) -> int:
+        """How many messages for this service of the client its database holds."""
+        return self._count(
+            "SELECT COUNT(*) FROM messages"
+            f" WHERE destination_client_id = x'{client_id.hex()}' AND destination_service_name = '{service}'"
+        )
+
+    def _count(self, query: str) -> int:
         if self.kind is UPSTREAM:
             count = self._database.query(query)[0][0]
         else:
