@@ -68,7 +68,10 @@ class FrrFleet:
 
     def start_clients(self) -> None:
         for client in self.clients:
-            client.start({"PYTHONPATH": str(client.folder / "python")} if client.kind is OURS else None)
+            self.start(client)
+
+    def start(self, client: Client) -> None:
+        client.start({"PYTHONPATH": str(client.folder / "python")} if client.kind is OURS else None)
 
     def await_enrolment(self) -> set[ids.ClientId]:
         expected = {client.client_id for client in self.clients}
