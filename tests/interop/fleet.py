@@ -13,16 +13,18 @@ import shutil
 import sqlite3
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from cryptography.hazmat.primitives import serialization
+from google.protobuf import text_format
 
 from fleetspeak import ids
 from fleetspeak.pb import client as client_pb
+from fleetspeak.pb import components as components_pb
 from tests.programs import Program, eventually, free_port
 
 from . import mariadb, peer
@@ -129,9 +131,16 @@ class Server:
         self._sqlite = self._folder / "fleetspeak.sqlite"
         components = deployment.components.read_text()
         if kind is UPSTREAM:
-            self._database = mariadb.the_server().new_database()
-            components = f'mysql_data_source_name: "{self._database.dsn}"\n{components}'
+            self.database = mariadb.the_server().new_database()
+            components = f'mysql_data_source_name: "{self.database.dsn}"\n{components}'
         self._components.write_text(components)
+
+    def reconfigure(self, change: Callable[[components_pb.Config], None]) -> None:
+        """Let `change` change its components file; before it starts."""
+        config = components_pb.Config()
+        text_format.Parse(self._components.read_text(), config)
+        change(config)
+        self._components.write_text(text_format.MessageToString(config))
 
     def start(self) -> Program:
         """Start it and wait until it serves."""
@@ -173,7 +182,7 @@ class Server:
 
     def _count(self, query: str) -> int:
         if self.kind is UPSTREAM:
-            count = self._database.query(query)[0][0]
+            count = self.database.query(query)[0][0]
         else:
             with closing(sqlite3.connect(f"file:{self._sqlite}?mode=ro", uri=True)) as connection:
                 count = connection.execute(query).fetchone()[0]
@@ -184,7 +193,7 @@ class Server:
         if hasattr(self, "program"):
             self.program.make_sure_it_ended()
         if self.kind is UPSTREAM:
-            self._database.drop()
+            self.database.drop()
 
 
 class Client:

@@ -143,6 +143,12 @@ class FrrFleet:
         request = admin.ListClientContactsRequest(client_id=client_id)
         return len(self.admin.ListClientContacts(request, timeout=PATIENCE).contacts)
 
+    def addresses(self, client_id: ids.ClientId) -> list[str]:
+        """Where a client's contacts came from, as the server saw it."""
+        request = admin.ListClientContactsRequest(client_id=client_id)
+        contacts = self.admin.ListClientContacts(request, timeout=PATIENCE).contacts
+        return [contact.observed_address for contact in contacts]
+
     def clean_up(self) -> None:
         for client in self.clients:
             if hasattr(client, "program"):
