@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from typing import Any, Protocol
 
 from google.protobuf.message import DecodeError
@@ -14,20 +13,18 @@ from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 
 from fleetspeak.client.process.ackpipe import AckPipe, make_small
-from fleetspeak.client.process.child import GRACE, Child, ChildGone, ExitStatus
+from fleetspeak.client.process.child import Child, ChildGone, ExitStatus
 from fleetspeak.client.process.handedover import Frame, HandedOver
 from fleetspeak.client.process.outflow import Outflow
+from fleetspeak.client.process.program import CHILD_READS, CHILD_WRITES, Program
 from fleetspeak.client.process.schedule import InactivityWatch
-from fleetspeak.client.process.stdoutput import STDERR, STDOUT, FlushRules, OutputGatherer
-from fleetspeak.errors import ProtocolError
-from fleetspeak.ids import ClientId, show
+from fleetspeak.client.process.stdoutput import STDERR, STDOUT, OutputGatherer
+from fleetspeak.client.process.supervisor import Supervisor
+from fleetspeak.errors import FleetspeakError, ProtocolError
+from fleetspeak.ids import ClientId
 from fleetspeak.pb import channel, common, daemon
 from fleetspeak.wire import channelframes
-from fleetspeak.wire.channelreader import READ_LIMIT, ChannelReader
-
-CHILD_READS = 3
-CHILD_WRITES = 4
-"""The channel's file descriptors in the child (as in the Go client)."""
+from fleetspeak.wire.channelreader import ChannelReader
 
 
 class Sender(Protocol):
@@ -40,23 +37,8 @@ class Sender(Protocol):
     def send(self, message: common.Message) -> Deferred[None]: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Program:
-    """What is run, and how."""
-
-    service: str
-    argv: tuple[str, ...]
-    inactivity_timeout: float | None = None
-    """Seconds, or None for no limit."""
-    output_to: str = ""
-    """The server service that gets the standard output; empty: none does."""
-    flush_rules: FlushRules = field(default=FlushRules(1, 1.0))
-    std_forward: bool = False
-    """Use the client's own standard input and output, instead of all that."""
-    read_limit: float = READ_LIMIT
-    """Seconds until what is due on the channel must have come."""
-    grace: float = GRACE
-    """Seconds for each step of being ended."""
+class ExecutionFailed(FleetspeakError):
+    """A process ended that was not meant to, or not in that way; the text says how."""
 
 
 class Execution:
@@ -77,15 +59,22 @@ class Execution:
         self._messages = Outflow(program.service, context.send, self._child, [CHILD_WRITES])
         self._output = Outflow(program.service, context.send, self._child, [STDOUT, STDERR])
         self._acks = AckPipe(reactor)
+        self._supervisor = Supervisor(
+            program.service, program.supervision, context.send, self._condemn, lambda: self._messages.waiting, reactor
+        )
         self._timer: IDelayedCall | None = None
         self._when_open: list[Deferred[None]] = []
         self._when_over: list[Deferred[None]] = []
         self._reason = ""
         """Why it ends; empty: it does not."""
-        self._expected = False
+        self.expected = False
         """It ends because we want it to."""
+        self._condemned = False
+        """It was killed for what it did, or failed to do."""
         self._heard_all = False
         """Whatever still comes over the channel does not count."""
+        self._faulty = False
+        """It ends because of something that no process should do."""
         self._hurry = False
         self._over = False
         self.startup: channel.StartupData | None = None
@@ -103,6 +92,19 @@ class Execution:
         """It takes no more messages."""
         return bool(self._reason)
 
+    @property
+    def reason(self) -> str:
+        """Why it has ended, and how; ask when it is over."""
+        if self._child.status is None or not self._reason:
+            return self._reason or str(self._child.status)
+        return f"{self._reason} ({self._child.status})"
+
+    @property
+    def problem(self) -> ExecutionFailed | None:
+        """The same, unless all is well: it was to end, or did so by itself and successfully."""
+        succeeded = self._child.status is not None and self._child.status.ok and not self._faulty
+        return None if self.expected or succeeded else ExecutionFailed(self.reason)
+
     def start(self) -> None:
         """Start the program.  Raises OSError or ValueError if that cannot be done."""
         null = os.open(os.devnull, os.O_RDWR)
@@ -112,8 +114,8 @@ class Execution:
             self._child.start(
                 self._clock,
                 self._program.argv,
-                self._environment(),
-                self._descriptors(null),
+                self._program.environment(self._acks.environment(os.environ), self._context.client_id),
+                {**self._program.descriptors(null), **self._acks.descriptors()},
                 # A process that uses the terminal must be in the group that has it.
                 own_group=not self._program.std_forward,
             )
@@ -125,6 +127,7 @@ class Execution:
             self._acks.started()
         make_small(self._child.fileno(CHILD_WRITES))
         self._tell(LogLevel.info, "started process {pid}")
+        self._supervisor.launched(self.pid)
         assert self._child.input is not None
         # Should the process end before it took that, it is noticed elsewhere.
         Deferred.fromCoroutine(self._child.input.write(channelframes.MAGIC)).addErrback(_is_gone)
@@ -142,7 +145,7 @@ class Execution:
         try:
             await pipe.write(frame.data)
         except ChildGone:
-            self._end("the process closed its input")
+            self._end("it closed its input")
             raise
         self._handed_over.add(frame, pipe.written)
         self._activity.active(self._clock.seconds())
@@ -150,12 +153,13 @@ class Execution:
     def left_over(self) -> list[Frame]:
         """The messages that were handed over and that the process has not dealt with; ask when it is over.
 
-        If somebody else killed it, that may hold for some that it has read; they are repeated, too.
+        If it was killed in the middle of its work, that may hold for some that it has read; they are repeated, too.
         """
         if self._child.input is None:
             return []
         consumed = self._child.input.consumed
-        return self._handed_over.unfinished(consumed) if self._child.was_killed else self._handed_over.unread(consumed)
+        killed = self._condemned or self._child.was_killed
+        return self._handed_over.unfinished(consumed) if killed else self._handed_over.unread(consumed)
 
     def stop(self) -> None:
         """End it; what the client does not accept of its last words within a second is dropped."""
@@ -172,24 +176,6 @@ class Execution:
 
     # ---- the start
 
-    def _environment(self) -> dict[str, str]:
-        return {
-            **self._acks.environment(os.environ),
-            "FLEETSPEAK_CLIENT_ID": show(self._context.client_id),
-            "FLEETSPEAK_COMMS_CHANNEL_INFD": str(CHILD_READS),
-            "FLEETSPEAK_COMMS_CHANNEL_OUTFD": str(CHILD_WRITES),
-        }
-
-    def _descriptors(self, null: int) -> Mapping[int, int | str]:
-        standard: dict[int, int | str]
-        if self._program.std_forward:
-            standard = {0: 0, STDOUT: 1, STDERR: 2}
-        elif self._program.output_to:
-            standard = {0: null, STDOUT: "r", STDERR: "r"}
-        else:
-            standard = {0: null, STDOUT: null, STDERR: null}
-        return {**standard, CHILD_READS: "w", CHILD_WRITES: "r", **self._acks.descriptors()}
-
     def _open(self) -> Deferred[None]:
         """Fires when the process takes messages."""
         if self._reason:
@@ -205,6 +191,7 @@ class Execution:
         now = self._clock.seconds()
         self._activity.active(now)
         if descriptor == CHILD_WRITES:
+            self._supervisor.heard()
             self._hear(data, now)
         else:
             self._send_output(self._gatherer.add(descriptor, data, now))
@@ -213,7 +200,7 @@ class Execution:
     def child_closed(self, descriptor: int) -> None:
         """See `ChildOwner`."""
         if descriptor == CHILD_READS:
-            self._end("the process closed its input")
+            self._end("it closed its input")
         elif descriptor == CHILD_WRITES and not self._heard_all:
             self._heard_all = True
             try:
@@ -221,14 +208,13 @@ class Execution:
             except ProtocolError as error:
                 self._end(str(error))
             else:
-                self._end("the process closed its output")
+                self._end("it closed its output", faulty=False)
 
     def child_exited(self, status: ExitStatus) -> None:
         """See `ChildOwner`."""
         self._stop_watching()
-        level = LogLevel.info if self._expected or status.ok else LogLevel.warn
-        self._tell(level, "process {pid} ended: {status}", status=status)
-        self._reason = self._reason or f"the process ended: {status}"
+        self._supervisor.exited(self.pid, status)
+        self._reason = self._reason or "it ended by itself"
         self._tell_not_open()
 
     def child_ended(self) -> None:
@@ -277,6 +263,7 @@ class Execution:
                     message.data.Unpack(self.startup)
                 except DecodeError as error:
                     raise ProtocolError(f"error parsing received StartupData: {error}") from None
+                self._supervisor.introduced(self.startup)
         elif message.message_type != "Heartbeat":
             what = message.message_type
             self._tell(LogLevel.warn, "dropped a message of type {type!r} to the system service", type=what)
@@ -338,18 +325,25 @@ class Execution:
 
     # ---- the end
 
-    def _end(self, reason: str, *, expected: bool = False) -> None:
+    def _end(self, reason: str, *, expected: bool = False, faulty: bool = True) -> None:
         """End the process, unless it is ending already."""
         if self._reason:
             return
         self._reason = reason
-        self._expected = expected
+        self.expected = expected
+        self._faulty = faulty
         self._tell(LogLevel.info, "ending process {pid}: {reason}", reason=reason)
         self._stop_watching()
         self._tell_not_open()
         Deferred.fromCoroutine(self._shut_down()).addErrback(
             lambda failure: self._log.failure("ending process {pid} failed", failure, pid=self.pid)
         )
+
+    def _condemn(self, reason: str) -> None:
+        """Kill it, with its group."""
+        self._condemned = True
+        self._end(reason)
+        self._child.kill()
 
     def _tell_not_open(self) -> None:
         waiting, self._when_open = self._when_open, []

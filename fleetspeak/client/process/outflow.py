@@ -85,6 +85,11 @@ class Outflow:
         """Are the pipes not read, because messages wait?"""
         return self._paused
 
+    @property
+    def waiting(self) -> bool:
+        """Does any message wait?  Then the process may wait, too: for its pipe, or for our word that we have it."""
+        return bool(self._flying or self._queue)
+
     def put(
         self, messages: Iterable[common.Message], on_resume: Callable[[], None] | None = None, held: int = 0
     ) -> None:

@@ -2,37 +2,31 @@
 
 from __future__ import annotations
 
+import random
 from collections import deque
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 from google.protobuf.message import Message as ProtobufMessage
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import deferLater
-from twisted.logger import Logger
+from twisted.logger import Logger, LogLevel
 from twisted.plugin import IPlugin
 from zope.interface import implementer
 
-from fleetspeak.client.process.child import GRACE, ChildGone
-from fleetspeak.client.process.execution import Execution, Program
+from fleetspeak.client.process.child import ChildGone
+from fleetspeak.client.process.execution import Execution
 from fleetspeak.client.process.handedover import Frame
-from fleetspeak.client.process.schedule import RESPAWN_DELAY, RespawnSchedule
-from fleetspeak.client.process.stdoutput import flush_rules
-from fleetspeak.errors import ConfigError
+from fleetspeak.client.process.program import Program
+from fleetspeak.client.services.daemonconfig import Limits, program_of
+from fleetspeak.core.supervision import RespawnSchedule
 from fleetspeak.interfaces import IClientService, IClientServiceContext, IClientServiceFactory
 from fleetspeak.pb import common, daemon_config
 from fleetspeak.wire import channelframes
-from fleetspeak.wire.channelreader import READ_LIMIT
 
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Times that tests shorten."""
-
-    respawn_delay: float = RESPAWN_DELAY
-    read_limit: float = READ_LIMIT
-    grace: float = GRACE
+TELL_WHERE_TO_LOOK = 3
+"""From so many short lives in a row on, the log tells how to find out why."""
 
 
 @implementer(IPlugin, IClientServiceFactory)
@@ -43,48 +37,21 @@ class DaemonFactory:
     help = "keeps a program running and exchanges messages with it"
     config_type = daemon_config.Config
 
-    _log = Logger()
-
-    def __init__(self, limits: Limits | None = None) -> None:
+    def __init__(self, limits: Limits | None = None, uniform: Callable[[], float] = random.random) -> None:
         self._limits = limits or Limits()
+        self._uniform = uniform
 
     def make(self, config: ProtobufMessage | None, context: IClientServiceContext) -> IClientService:
-        """Raises ConfigError if the configuration names no program."""
-        if not isinstance(config, daemon_config.Config) or not config.argv or not config.argv[0]:
-            raise ConfigError('argv must name the program, for instance argv: "/usr/bin/python3" argv: "hello.py"')
-        self._tell_what_is_missing(context.service_name, config)
+        """Raises ConfigError if the configuration names no program, or asks for what cannot be."""
+        if not isinstance(config, daemon_config.Config):
+            config = daemon_config.Config()
         return DaemonService(
-            self._program(config, context),
+            program_of(config, context, self._limits),
             config.HasField("inactivity_timeout") or config.lazy_start,
             context,
-            self._limits,
+            RespawnSchedule(self._limits.respawn_delay, self._limits.longest_respawn_delay),
+            self._uniform,
         )
-
-    def _program(self, config: daemon_config.Config, context: IClientServiceContext) -> Program:
-        timeout = config.inactivity_timeout.ToTimedelta().total_seconds()
-        if config.HasField("std_params") and not config.std_params.service_name:
-            self._log.error(
-                "service {service}: std_params is ignored, because it has no service_name", service=context.service_name
-            )
-        return Program(
-            service=context.service_name,
-            argv=tuple(config.argv),
-            inactivity_timeout=timeout if timeout > 0 else None,
-            output_to=config.std_params.service_name,
-            flush_rules=flush_rules(config.std_params),
-            std_forward=context.std_forward,
-            read_limit=self._limits.read_limit,
-            grace=self._limits.grace,
-        )
-
-    def _tell_what_is_missing(self, service: str, config: daemon_config.Config) -> None:
-        for name in ("memory_limit", "monitor_heartbeats"):
-            if getattr(config, name):
-                self._log.warn(
-                    "service {service}: {name} has no effect, this client does not supervise processes yet",
-                    service=service,
-                    name=name,
-                )
 
 
 @implementer(IClientService)
@@ -97,12 +64,20 @@ class DaemonService:
 
     _log = Logger()
 
-    def __init__(self, program: Program, lazy: bool, context: IClientServiceContext, limits: Limits) -> None:
+    def __init__(
+        self,
+        program: Program,
+        lazy: bool,
+        context: IClientServiceContext,
+        schedule: RespawnSchedule,
+        uniform: Callable[[], float],
+    ) -> None:
         self._program = program
         self._lazy = lazy
         self._context = context
         self._clock: Any = context.reactor
-        self._schedule = RespawnSchedule(limits.respawn_delay)
+        self._schedule = schedule
+        self._uniform = uniform
         self._execution: Execution | None = None
         self._ready = False
         """The process has everything that earlier ones left over, and takes more."""
@@ -160,11 +135,13 @@ class DaemonService:
         try:
             execution.start()
         except (OSError, ValueError) as error:
+            self._schedule.ended(self._clock.seconds(), self._uniform())
             self._log.error(
-                "service {service}: cannot start {program}: {error}; trying again",
+                "service {service}: cannot start {program}: {error}. {next}",
                 service=self._program.service,
                 program=self._program.argv[0],
                 error=error,
+                next=self._what_is_next(),
             )
             return
         self._execution = execution
@@ -174,6 +151,44 @@ class DaemonService:
         self._execution = None
         self._ready = False
         self._left_over.extendleft(reversed(execution.left_over()))
+        self._account_for(execution)
+
+    def _account_for(self, execution: Execution) -> None:
+        """Say how an execution ended, and what is next."""
+        problem = execution.problem
+        self._schedule.ended(self._clock.seconds(), self._uniform(), expected=execution.expected)
+        self._context.stats.daemon_finished(self._program.service, problem)
+        self._log.emit(
+            LogLevel.warn if problem else LogLevel.info,
+            "service {service}: process {pid} is gone: {reason}. {next}",
+            service=self._program.service,
+            pid=execution.pid,
+            reason=execution.reason,
+            next=self._what_is_next(),
+        )
+
+    def _what_is_next(self) -> str:
+        if self._stopping:
+            return "The service is stopped"
+        if self._lazy and not self._waiting and not self._left_over:
+            return "It is started again when there is a message for it"
+        wait = self._schedule.wait(self._clock.seconds())
+        if wait <= 0:
+            return "It is started again now"
+        if self._schedule.short_lives < TELL_WHERE_TO_LOOK:
+            return f"It is started again in {wait:.1f} s"
+        return (
+            f"It is started again in {wait:.0f} s, as it has ended soon after its start "
+            f"{self._schedule.short_lives} times in a row. {self._where_to_look()}"
+        )
+
+    def _where_to_look(self) -> str:
+        program = self._program
+        if program.output_to:
+            return (
+                f"What {program.argv[0]} says is in the StdOutput messages to the server's service {program.output_to}"
+            )
+        return f"To see what {program.argv[0]} says, set std_params, or run it by hand as the user of the client"
 
     async def _make_ready(self, execution: Execution) -> None:
         """Hand over what earlier processes did not read, then let in what comes."""

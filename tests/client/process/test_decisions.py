@@ -1,15 +1,13 @@
-"""The daemon's decisions: respawn, inactivity, what a dead process has not read, and the cutting of its output."""
+"""The daemon's decisions: inactivity, what a dead process has not read, and the cutting of its output."""
 
 from __future__ import annotations
-
-from itertools import pairwise
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from fleetspeak.client.process.handedover import MAX_REPEATS, Frame, HandedOver
-from fleetspeak.client.process.schedule import InactivityWatch, RespawnSchedule
+from fleetspeak.client.process.schedule import InactivityWatch
 from fleetspeak.client.process.stdoutput import (
     MAX_FLUSH_BYTES,
     STDERR,
@@ -21,31 +19,6 @@ from fleetspeak.client.process.stdoutput import (
 from fleetspeak.pb import daemon, daemon_config
 
 times = st.floats(0, 1e6, allow_nan=False)
-
-
-class Respawn(SynchronousTestCase):
-    def test_the_first_start_need_not_wait(self) -> None:
-        self.assertEqual(0, RespawnSchedule().wait(0.0))
-
-    def test_the_next_one_comes_a_minute_after_the_start_however_long_the_process_lived(self) -> None:
-        schedule = RespawnSchedule()
-        schedule.started(1000.0)
-        self.assertEqual(60.0, schedule.wait(1000.0))
-        self.assertEqual(10.0, schedule.wait(1050.0))
-        self.assertEqual(0.0, schedule.wait(2000.0))
-
-    @settings(max_examples=50)
-    @given(st.lists(times, min_size=1, max_size=20), st.floats(0.1, 100))
-    def test_two_starts_are_never_closer_than_the_delay(self, wanted: list[float], delay: float) -> None:
-        schedule = RespawnSchedule(delay)
-        starts: list[float] = []
-        for time in sorted(wanted):
-            now = max([time, *starts[-1:]])
-            now += schedule.wait(now)
-            schedule.started(now)
-            starts.append(now)
-        for earlier, later in pairwise(starts):
-            self.assertGreaterEqual(later - earlier, delay * 0.999999)
 
 
 class Inactivity(SynchronousTestCase):

@@ -13,46 +13,36 @@ from typing import Any
 from google.protobuf.duration_pb2 import Duration
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import LoopingCall
-from twisted.logger import LogLevel, capturedLogs
-from twisted.trial.unittest import SynchronousTestCase, TestCase
+from twisted.logger import LogLevel, capturedLogs, formatEvent
+from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from fleetspeak.client.process.execution import Execution
-from fleetspeak.client.services.daemon import DaemonFactory, DaemonService, Limits
+from fleetspeak.client.process.execution import Execution, ExecutionFailed
+from fleetspeak.client.process.supervisor import SupervisionRules
+from fleetspeak.client.services.daemon import DaemonFactory, DaemonService
+from fleetspeak.client.services.daemonconfig import Limits
+from fleetspeak.core import supervision
+from fleetspeak.core.supervision import HeartbeatRules
+from fleetspeak.core.usage import SamplingRules
 from fleetspeak.errors import ConfigError, TooLarge
 from fleetspeak.interfaces import IClientService, IClientServiceFactory
 from fleetspeak.pb import channel, common, daemon, daemon_config
 from fleetspeak.testing.clientside import RecordingContext
 from fleetspeak.wire import channelframes
 from tests import vectors
-from tests.client.process.children import LAUNCHER, TESTCLIENT, alive, connected_python, context, message, python, until
-
-QUICK = Limits(respawn_delay=0.05, read_limit=5.0, grace=0.2)
-ECHO = (*TESTCLIENT, "--mode=loopback")
-
-SAY_PID = "connection.Send(common.Message(message_type=str(os.getpid()), destination=common.Address(service_name='S')))"
-HEAD = "from fleetspeak.pb import common\n"
+from tests.client.process.children import LAUNCHER, alive, connected_python, context, message, python, until
+from tests.client.services.daemoncase import ECHO, HEAD, QUICK, SAY_PID, DaemonCase
 
 
-class DaemonCase(TestCase):
-    def setUp(self) -> None:
-        self.context = context()
+def with_life_of(seconds: float) -> Any:
+    """`RespawnSchedule.ended` for a process that seems to have lived so long."""
+    ended = supervision.RespawnSchedule.ended
 
-    def daemon(self, argv: Sequence[str], limits: Limits = QUICK, **config: Any) -> DaemonService:
-        """An installed and started service."""
-        service = DaemonFactory(limits).make(daemon_config.Config(argv=argv, **config), self.context)
-        assert isinstance(service, DaemonService)
-        service.start()
-        self.addCleanup(service.stop)
-        return service
+    def ended_later(schedule: supervision.RespawnSchedule, now: float, u: float, *, expected: bool = False) -> None:
+        schedule.started(now - seconds)
+        ended(schedule, now, u, expected=expected)
 
-    def types(self) -> list[str]:
-        """The types of the messages that the process has sent."""
-        return [sent.message_type for sent in self.context.sent]
-
-    def process(self, service: DaemonService, sent: common.Message) -> Deferred[None]:
-        """As the inbox does it."""
-        return Deferred.fromCoroutine(service.process(sent))
+    return ended_later
 
 
 class Talking(DaemonCase):
@@ -237,19 +227,43 @@ class LifeCycle(DaemonCase):
         with capturedLogs() as logs:
             await until(lambda: len(set(self.types())) == 3)
         self.assertTrue(2.0 <= clock.seconds() - started <= 10.0)
-        self.assertIn("exit status 42", [str(event.get("status")) for event in logs])
         await service.stop()
+        lines = [formatEvent(event) or "" for event in logs]
+        ends = [re.search(r"is gone: (.*)\. It is started again in (.*) s", line) for line in lines]
+        reasons = [(end[1], float(end[2])) for end in ends if end]
+        self.assertEqual(2, len(reasons), lines)
+        for (reason, delay), least in zip(reasons, (1.0, 2.0), strict=True):
+            self.assertIn("exit status 42", reason)
+            self.assertTrue(least <= delay <= 1.5 * least, reasons)
+
+    async def test_after_some_short_lives_the_log_says_where_to_look(self) -> None:
+        with capturedLogs() as logs:
+            self.daemon(("/bin/false", "secret"), Limits(respawn_delay=0.01, grace=0.2))
+            await until(lambda: any("times in a row" in (formatEvent(event) or "") for event in logs))
+        (line,) = [line for event in logs if "3 times in a row" in (line := formatEvent(event) or "")]
+        self.assertIn("To see what /bin/false says, set std_params, or run it by hand as the user of the client", line)
+        self.assertNotIn("secret", "".join(formatEvent(event) or "" for event in logs))
+
+    async def test_after_a_long_life_it_is_started_again_at_once(self) -> None:
+        self.patch(supervision.RespawnSchedule, "ended", with_life_of(3600.0))
+        code = f"{HEAD}{SAY_PID}\nsys.exit(42)"
+        self.daemon(connected_python(code), replace(QUICK, respawn_delay=600))
+        await until(lambda: len(set(self.types())) == 3)
 
     async def test_item_92_a_child_that_is_idle_is_ended_and_gets_each_message_first(self) -> None:
-        service = self.daemon(ECHO, inactivity_timeout=Duration(nanos=400_000_000))
+        service = self.daemon(ECHO, inactivity_timeout=Duration(seconds=1))
         pids = []
+        clock = self.context.reactor
         for number in range(3):
             await service.process(message(f"m{number}"))
             assert service._execution is not None
             pids.append(service._execution.pid)
+            delivered = clock.seconds()
             await until(lambda: service._execution is None)
+            self.assertGreaterEqual(clock.seconds() - delivered, 1.0)
             self.assertEqual(f"m{number}Response", self.types()[-1])
         self.assertEqual(3, len(set(pids)))
+        self.assertEqual([None] * 3, self.context.stats.finished)
         self.assertEqual(["m0Response", "m1Response", "m2Response"], self.types())
 
     async def test_item_92_messages_in_both_directions_are_activity(self) -> None:
@@ -316,7 +330,7 @@ class LifeCycle(DaemonCase):
         self.daemon(connected_python(code), std_params=std_params)
         await until(lambda: len(set(self.types())) == 3, 10)
 
-    async def test_stop_ends_the_grandchildren_too(self) -> None:
+    async def test_item_103_grandchildren_are_ended_at_stop(self) -> None:
         code = (
             f"import subprocess\n{HEAD}\nchild = subprocess.Popen(['sleep', '60'])\n"
             "to = common.Address(service_name='S')\n"
@@ -345,21 +359,22 @@ class Misbehaving(DaemonCase):
     """Item 98: each execution ends, with an error that says why, and the next one comes."""
 
     async def check(self, argv: Sequence[str], expected: str, read_limit: float = 0.05) -> None:
-        with capturedLogs() as logs:
-            service = self.daemon(argv, replace(QUICK, read_limit=read_limit))
-            await until(lambda: len([1 for event in logs if "started process" in event["log_format"]]) >= 2, 10)
-            await service.stop()
-        reasons = [str(event.get("reason", event.get("status"))) for event in logs]
-        self.assertTrue(any(re.search(expected, reason) for reason in reasons), reasons)
+        service = self.daemon(argv, replace(QUICK, read_limit=read_limit))
+        finished = self.context.stats.finished
+        await until(lambda: len(finished) >= 2, 10)
+        await service.stop()
+        for error in finished[:2]:
+            self.assertIsInstance(error, ExecutionFailed)
+            self.assertRegex(str(error), expected)
 
-    def test_frozen(self) -> Deferred[None]:
+    def test_item_98_frozen(self) -> Deferred[None]:
         return Deferred.fromCoroutine(self.check(("sleep", "60"), "timed out"))
 
-    def test_frozen_and_ignoring_the_interrupt(self) -> Deferred[None]:
+    def test_item_98_frozen_and_ignoring_the_interrupt(self) -> Deferred[None]:
         code = "import signal, time; signal.signal(2, signal.SIG_IGN); time.sleep(60)"
         return Deferred.fromCoroutine(self.check(python(code), "timed out"))
 
-    def test_garbage(self) -> Deferred[None]:
+    def test_item_98_garbage(self) -> Deferred[None]:
         code = "import os, time; os.write(4, b'garbage' * 9); time.sleep(60)"
         return Deferred.fromCoroutine(self.check(python(code), "unexpected magic number", 10.0))
 
@@ -371,8 +386,10 @@ class Misbehaving(DaemonCase):
         code = "import os, time; os.write(4, bytes.fromhex('0110eef1 01002000')); time.sleep(60)"
         return Deferred.fromCoroutine(self.check(python(code), "unexpected size", 10.0))
 
-    def test_exit_42(self) -> Deferred[None]:
-        return Deferred.fromCoroutine(self.check(("sh", "-c", "exit 42"), "exit status 42|EOF", 10.0))
+    def test_item_98_exit_42(self) -> Deferred[None]:
+        return Deferred.fromCoroutine(
+            self.check(("sh", "-c", "exit 42"), "exit status 42|reading magic number: EOF", 10.0)
+        )
 
     def test_closed_output(self) -> Deferred[None]:
         code = "import os, time; os.write(4, bytes.fromhex('0110eef1')); os.close(4); time.sleep(60)"
@@ -439,7 +456,51 @@ class Configuration(SynchronousTestCase):
         self.assertIsNone(service._program.inactivity_timeout)
         self.assertTrue(service._lazy)
 
-    def test_what_has_no_effect_yet_is_told(self) -> None:
-        with capturedLogs() as logs:
-            DaemonFactory().make(daemon_config.Config(argv=["x"], memory_limit=1), RecordingContext())
-        self.assertEqual(["memory_limit"], [event["name"] for event in logs])
+    def refused(self, **config: Any) -> str:
+        """Why a configuration is not installed."""
+        make = DaemonFactory().make
+        return str(self.assertRaises(ConfigError, make, daemon_config.Config(argv=["x"], **config), RecordingContext()))
+
+    def test_item_102_sample_size_1_is_refused(self) -> None:
+        self.assertIn(
+            "sample size 1 invalid - must be at least 2 (for rate computation)",
+            self.refused(resource_monitoring_sample_size=1),
+        )
+
+    def test_heartbeats_without_a_kill_period_are_refused(self) -> None:
+        self.assertIn("heartbeat_unresponsive_kill_period", self.refused(monitor_heartbeats=True))
+
+    def supervision(self, **config: Any) -> SupervisionRules:
+        """What a process with this configuration is watched for."""
+        service = DaemonFactory().make(daemon_config.Config(argv=["x"], **config), RecordingContext())
+        assert isinstance(service, DaemonService)
+        return service._program.supervision
+
+    def test_supervision_by_default(self) -> None:
+        self.assertEqual(SupervisionRules(True, SamplingRules(20, 30.0), 0, None, 10.0), self.supervision())
+
+    def test_the_durations_have_precedence_over_the_fields_they_replaced(self) -> None:
+        old = {
+            "resource_monitoring_sample_period_seconds": 5,
+            "monitor_heartbeats": True,
+            "heartbeat_unresponsive_grace_period_seconds": 6,
+            "heartbeat_unresponsive_kill_period_seconds": 7,
+        }
+        rules = self.supervision(**old)
+        self.assertEqual((5.0, HeartbeatRules(6.0, 7.0)), (rules.sampling.period, rules.heartbeats))
+        rules = self.supervision(
+            resource_monitoring_sample_period=Duration(nanos=30_000_000),
+            heartbeat_unresponsive_grace_period=Duration(seconds=1, nanos=500_000_000),
+            heartbeat_unresponsive_kill_period=Duration(seconds=2),
+            **old,
+        )
+        self.assertEqual((0.03, HeartbeatRules(1.5, 2.0)), (rules.sampling.period, rules.heartbeats))
+
+    def test_heartbeats_and_memory_are_watched_without_resource_monitoring_too(self) -> None:
+        rules = self.supervision(
+            disable_resource_monitoring=True,
+            memory_limit=5,
+            monitor_heartbeats=True,
+            heartbeat_unresponsive_kill_period_seconds=7,
+        )
+        self.assertEqual(SupervisionRules(False, SamplingRules(), 5, HeartbeatRules(0, 7)), rules)
