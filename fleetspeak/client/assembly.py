@@ -22,6 +22,8 @@ from fleetspeak.client.outbox import ClientOutbox
 from fleetspeak.client.persistence.clones import CloneCheck
 from fleetspeak.client.persistence.filesystem import FilePersistence
 from fleetspeak.client.persistence.memory import MemoryPersistence
+from fleetspeak.client.process.living import LIVING
+from fleetspeak.client.process.orphans import mark_of, reap_and_tell
 from fleetspeak.client.process.usage import Observe, ObserveInThread, Subject, UsageMonitor
 from fleetspeak.client.reports import Reports
 from fleetspeak.client.revocation import RevocationUpdates
@@ -48,6 +50,7 @@ from fleetspeak.interfaces import (
     IPersistence,
 )
 from fleetspeak.program.ending import Ending
+from fleetspeak.program.lastacts import at_the_end
 from fleetspeak.program.systemd import Notifier
 
 
@@ -146,6 +149,14 @@ def build_client(
     )
 
     files = Files(labels, told, reactor, in_thread, POLLING_LIMIT)
+    mark: dict[str, str] = {}
+    at_the_end(LIVING.kill_all)
+
+    async def reap() -> None:
+        # Not before the start, when the lock on the state says that no other client has children with this mark.
+        if settings.state_file is not None:
+            mark.update(mark_of(settings.state_file))
+            await in_thread(reap_and_tell, mark)
 
     def make_context(service_name: str, service_names: Callable[[], list[str]], /) -> IClientServiceContext:
         return ServiceContext(
@@ -158,6 +169,7 @@ def build_client(
             service_names=service_names,
             stats=told,
             std_forward=std_forward,
+            child_variables=mark,
         )
 
     manager = ServiceManager(
@@ -192,6 +204,7 @@ def build_client(
         reports=reports,
         manager=manager,
         system=system,
+        reap=reap,
         files=files,
         revocation=RevocationUpdates(files, state, reactor),
         labels=labels,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
@@ -59,6 +59,7 @@ class ClientService(Service):
         reports: Reports,
         manager: ServiceManager,
         system: SystemService,
+        reap: Callable[[], Awaitable[None]],
         files: Files,
         revocation: RevocationUpdates,
         labels: Labels,
@@ -86,6 +87,7 @@ class ClientService(Service):
         self._reports = reports
         self._manager = manager
         self._system = system
+        self._reap = reap
         self._files = files
         self._revocation = revocation
         self._clones = clones
@@ -176,6 +178,7 @@ class ClientService(Service):
         if self._clones is not None:
             self._clones.check(self._state.identity)
         self._log.info("client {client_id} starting", client_id=show(self._state.identity.client_id))
+        await self._end_orphans()
         await self._manager.install(self._load_services(self._settings).files)
         if not self.running:
             return
@@ -206,6 +209,8 @@ class ClientService(Service):
         self._revocation.stop()
         try:
             await self._manager.stop()
+            if self._opened:
+                await self._end_orphans()
             await self._files.stop()
             await self._reloader.finished()
             await self._system.finished()
@@ -217,6 +222,15 @@ class ClientService(Service):
             if self._opened:
                 await self._state.close()
         self._log.info("client stopped")
+
+    async def _end_orphans(self) -> None:
+        """End the processes of this client that have outlived it, or have left the groups of its children."""
+        try:
+            await self._reap()
+        except CancelledError:
+            raise
+        except Exception:
+            self._log.failure("cannot look for processes that have outlived this client")
 
     def _rekeyed(self, _: object) -> None:
         if self._communicator is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from fleetspeak.config.client import ClientSettings
 from fleetspeak.core import watchdog
 from fleetspeak.program import dumps
 from fleetspeak.program.ending import FAILED
+from fleetspeak.program.lastacts import exit_now
 
 
 def limit_for(settings: ClientSettings) -> float:
@@ -42,7 +42,7 @@ class Watchdog:
         reactor: Any,
         *,
         grace: float = watchdog.GRACE,
-        exit: Callable[[int], object] = os._exit,
+        exit: Callable[[int], object] = exit_now,
     ) -> None:
         """@param prefix: what the name of the file begins with."""
         self.limit = limit

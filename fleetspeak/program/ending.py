@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import faulthandler
-import os
 import signal
 import sys
 from pathlib import Path
@@ -17,6 +16,7 @@ from twisted.logger import Logger
 
 from fleetspeak.program import dumps
 from fleetspeak.program.deadline import Deadline
+from fleetspeak.program.lastacts import exit_now
 
 STOPPED = 0
 FAILED = 1
@@ -91,7 +91,7 @@ class ProcessEnd:
                 stream.flush()
             except (OSError, ValueError):
                 continue  # it is closed, and we are leaving
-        os._exit(status)
+        exit_now(status)
 
     def stuck(self, why: str) -> None:
         """See `Ending`.  Any thread; says on standard error where it wrote."""
@@ -135,7 +135,7 @@ class ProcessEnd:
         try:
             self.stuck(f"did not end within {self._limit:.0f} s")
         finally:
-            os._exit(FAILED)
+            exit_now(FAILED)
 
     def _stop_reactor(self) -> None:
         with contextlib.suppress(ReactorNotRunning):  # it is stopping already

@@ -47,6 +47,7 @@ class RecordingContext:
         self.labels = ("amd64", "linux")
         self.stats = Stats()
         self.std_forward = std_forward
+        self.child_variables: dict[str, str] = {}
         self.spooled = False
         """Set it to have the service behave as if what it sends went to a disk."""
         self.hold = False

@@ -17,6 +17,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from fleetspeak.client.process.living import LIVING
 from fleetspeak.client.process.spawn import ChildProcess, CountingWriter, bytes_waiting, spawn
 from fleetspeak.errors import FleetspeakError
 
@@ -189,6 +190,7 @@ class Child(ProcessProtocol):
         assert isinstance(self.transport, ChildProcess)
         self._process = self.transport
         self.pid = self.transport.pid or 0
+        LIVING.add(self.pid, own_group=self._own_group)
         for pipe in self.transport.pipes.values():
             if isinstance(pipe, CountingWriter):
                 self.input = InputPipe(pipe)
@@ -214,6 +216,7 @@ class Child(ProcessProtocol):
         ended: Any = reason.value  # ProcessDone or ProcessTerminated
         self.status = ExitStatus(ended.exitCode, ended.signal)
         self._kill_group()
+        LIVING.discard(self.pid)
         self._owner.child_exited(self.status)
         for descriptor, pipe in list(self._process.pipes.items()):
             if isinstance(pipe, CountingWriter):

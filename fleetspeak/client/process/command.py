@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,13 +34,17 @@ class Result:
 class Command:
     """One run of a command, in a process group of its own that ends with it."""
 
-    def __init__(self, reactor: Any, *, time_limit: float, output_limit: int) -> None:
+    def __init__(
+        self, reactor: Any, *, time_limit: float, output_limit: int, variables: Mapping[str, str] | None = None
+    ) -> None:
         """@param time_limit: seconds the command may run.
         @param output_limit: bytes it may write, to standard output and standard error together.
+        @param variables: added to our environment.
         """
         self._clock = reactor
         self._time_limit = time_limit
         self._output_limit = output_limit
+        self._environment = {**os.environ, **(variables or {})}
         self._child = Child(self)
         self._streams = {_STDOUT: bytearray(), _STDERR: bytearray()}
         self._problem = ""
@@ -54,7 +58,7 @@ class Command:
         @raise CommandFailed: it could not be started, or it went over a limit and was killed.
         """
         try:
-            self._child.start(self._clock, argv, os.environ, {_STDIN: "w", _STDOUT: "r", _STDERR: "r"})
+            self._child.start(self._clock, argv, self._environment, {_STDIN: "w", _STDOUT: "r", _STDERR: "r"})
         except (OSError, ValueError) as error:
             raise CommandFailed(_reason(error)) from error
         self._timer = self._clock.callLater(self._time_limit, self._out_of_time)

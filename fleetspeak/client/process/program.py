@@ -33,12 +33,15 @@ class Program:
     """Seconds until what is due on the channel must have come."""
     grace: float = GRACE
     """Seconds for each step of being ended."""
+    variables: Mapping[str, str] = field(default_factory=dict)
+    """What its environment has to have beside its own."""
     supervision: SupervisionRules = field(default=SupervisionRules())
 
     def environment(self, inherited: Mapping[str, str], client_id: ClientId) -> dict[str, str]:
         """The variables of its process: what it inherits, and how to talk to the client."""
         return {
             **inherited,
+            **self.variables,
             "FLEETSPEAK_CLIENT_ID": show(client_id),
             "FLEETSPEAK_COMMS_CHANNEL_INFD": str(CHILD_READS),
             "FLEETSPEAK_COMMS_CHANNEL_OUTFD": str(CHILD_WRITES),

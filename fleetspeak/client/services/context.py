@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ class ServiceContext:
         service_names: Callable[[], list[str]],
         stats: Stats,
         std_forward: bool,
+        child_variables: Mapping[str, str],
     ) -> None:
         self.service_name = service_name
         self.reactor = reactor
@@ -43,6 +44,8 @@ class ServiceContext:
         self.stats = stats
         self.std_forward = std_forward
         """Attach children to the client's own stdin, stdout and stderr; an aid for testing."""
+        self.child_variables = child_variables
+        """By which the client finds its children after it was killed."""
         self._router = router
         self._files = files
         self._client_id = client_id

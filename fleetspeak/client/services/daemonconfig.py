@@ -51,6 +51,7 @@ def program_of(config: daemon_config.Config, context: IClientServiceContext, lim
         std_forward=context.std_forward,
         read_limit=limits.read_limit,
         grace=limits.grace,
+        variables=context.child_variables,
         supervision=_supervision(config, limits.startup_wait),
     )
 

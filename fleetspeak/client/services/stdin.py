@@ -94,7 +94,10 @@ class StdinService:
 
     async def _run(self, request: stdin.InputMessage) -> Result:
         command = Command(
-            self._context.reactor, time_limit=self._limits.seconds, output_limit=self._limits.output_bytes
+            self._context.reactor,
+            time_limit=self._limits.seconds,
+            output_limit=self._limits.output_bytes,
+            variables=self._context.child_variables,
         )
         self._command = command
         try:
