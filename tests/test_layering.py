@@ -60,6 +60,7 @@ ALLOWED: dict[str, set[str]] = {
     "fleetspeak.cli.demo": SETTINGS
     | SERVER_ONLY
     | {"fleetspeak.cli", "fleetspeak.client_connector", "fleetspeak.server_connector", "twisted"},
+    "fleetspeak.cli.doctor": {"fleetspeak.client.doctor", "twisted"},
     "fleetspeak.testing": SETTINGS
     | {
         "fleetspeak.client",

@@ -121,6 +121,7 @@ class StreamedRequest(http.Request):
         """Answer with a complete body; without effect if the peer is gone."""
         if self.is_over:
             return
+        self.responseHeaders.setRawHeaders(b"Date", [http.datetimeToString()])  # by which clients see how clocks differ
         self.responseHeaders.setRawHeaders(b"Content-Type", [content_type])
         self.responseHeaders.setRawHeaders(b"Content-Length", [b"%d" % len(body)])
         self.write(body)
