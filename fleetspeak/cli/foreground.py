@@ -51,6 +51,10 @@ def client() -> None:
     flags.strings("server", "host:port of a server; may be repeated; instead of -config")
     flags.string("config_path", None, "folder of state and services; instead of -config")
     flags.strings("deployment_key_file", "PEM public key that must have signed the services; may be repeated")
+    flags.string("stdin_time_limit", None, "seconds that a command of a Stdin service may take; 3600 by default")
+    flags.string(
+        "stdin_output_limit", None, "bytes that such a command may write; nearly 15 MiB by default, and at most"
+    )
     flags.string("dialer", None, "how to connect: proxy (the default), direct, or the name of a plug-in")
     glog.declare(flags)
     values = flags.parse(sys.argv[1:])
@@ -67,6 +71,8 @@ def client() -> None:
         "insecure_config",
         "no_clone_check",
         "dialer",
+        "stdin_time_limit",
+        "stdin_output_limit",
     )
     run("fleetspeak-client", values, as_options(values, names))
 

@@ -32,6 +32,7 @@ from fleetspeak.client.service import ClientService
 from fleetspeak.client.services.context import ServiceContext
 from fleetspeak.client.services.loader import Loaded, load_services
 from fleetspeak.client.services.manager import ServiceManager
+from fleetspeak.client.services.stdin import StdinFactory, limits_of
 from fleetspeak.client.services.system import SystemService
 from fleetspeak.client.state import InThread, StateKeeper
 from fleetspeak.client.stats import Stats
@@ -54,9 +55,16 @@ from fleetspeak.program.lastacts import at_the_end
 from fleetspeak.program.systemd import Notifier
 
 
-def service_factories() -> dict[str, IClientServiceFactory]:
-    """The kinds of services there are, built in or plugged in, by name."""
-    return {factory.name: factory for factory in getPlugins(IClientServiceFactory, fleetspeak.plugins)}
+def service_factories(settings: ClientSettings | None = None) -> dict[str, IClientServiceFactory]:
+    """The kinds of services there are, built in or plugged in, by name.
+
+    @param settings: limits for the built-in kinds; None: their defaults.
+    @raise ConfigError: they are not possible.
+    """
+    factories = {factory.name: factory for factory in getPlugins(IClientServiceFactory, fleetspeak.plugins)}
+    if settings is not None and isinstance(factories.get(StdinFactory.name), StdinFactory):
+        factories[StdinFactory.name] = StdinFactory(limits_of(settings))
+    return factories
 
 
 def communicator_factory(settings: ClientSettings) -> ICommunicatorFactory:
@@ -173,7 +181,7 @@ def build_client(
         )
 
     manager = ServiceManager(
-        service_factories() if factories is None else factories,
+        service_factories(settings) if factories is None else factories,
         labels,
         router,
         flow,

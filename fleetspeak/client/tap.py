@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from twisted.application.service import IService
 from twisted.python import usage
@@ -21,6 +23,8 @@ from fleetspeak.errors import ConfigError
 from fleetspeak.program.ending import ProcessEnd
 from fleetspeak.program.hangup import on_hangup
 from fleetspeak.program.systemd import Notifier
+
+_Number = TypeVar("_Number", int, float)
 
 
 class Options(usage.Options):
@@ -42,6 +46,13 @@ class Options(usage.Options):
             "Without --config the default is ./fleetspeak-client.",
         ],
         ["dialer", None, None, "How to connect: proxy (the default), direct, or the name of a plug-in."],
+        ["stdin-time-limit", None, None, "Seconds that a command of a Stdin service may take; 3600 by default."],
+        [
+            "stdin-output-limit",
+            None,
+            None,
+            "Bytes that such a command may write; nearly 15 MiB by default, and at most.",
+        ],
         ["profile-dir", None, "/tmp", "Where stack traces and heap profiles go."],  # noqa: S108  (the Go default)
     ]
     optFlags = [  # noqa: N815
@@ -70,8 +81,21 @@ def settings_of(options: Options, folder: Path = Path(), hardcoded: Hardcoded = 
     @param folder: what their paths are relative to.
     """
     return replace(
-        _read(options, folder, hardcoded), dialer=options["dialer"] or "", clone_check=not options["no-clone-check"]
+        _read(options, folder, hardcoded),
+        dialer=options["dialer"] or "",
+        stdin_time_limit=_number(options, "stdin-time-limit", float),
+        stdin_output_limit=_number(options, "stdin-output-limit", int),
+        clone_check=not options["no-clone-check"],
     )
+
+
+def _number(options: Options, name: str, kind: Callable[[str], _Number]) -> _Number | None:
+    """The value of such an option, if it was given.  Raises ConfigError."""
+    text = options[name]
+    try:
+        return None if text is None else kind(text)
+    except ValueError:
+        raise ConfigError(f"{name} is {text!r}, expected a number") from None
 
 
 def _read(options: Options, folder: Path, hardcoded: Hardcoded) -> ClientSettings:

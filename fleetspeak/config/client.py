@@ -64,6 +64,10 @@ class ClientSettings:
     """Installed before those of the configuration directory."""
     revoked_serials: frozenset[bytes] = frozenset()
     """Of certificates that are never to be trusted, beside those of the state; big-endian, without leading zeros."""
+    stdin_time_limit: float | None = None
+    """Seconds that a command of a Stdin service may take; None: the default."""
+    stdin_output_limit: int | None = None
+    """Bytes that it may write; None: the default."""
     clone_check: bool = True
     """Whether to look for signs that the state is a copy."""
     trust: Trust = field(default_factory=Trust)
@@ -72,7 +76,7 @@ class ClientSettings:
     """What was odd but could be passed over; to be logged at start."""
 
 
-RESTART_NEEDED = frozenset({"state_file", "clone_check"})
+RESTART_NEEDED = frozenset({"state_file", "clone_check", "stdin_time_limit", "stdin_output_limit"})
 """Settings that a running client cannot change."""
 
 NOT_THE_CONNECTIONS = frozenset({"configuration_directory", "deployment_keys", "fixed_services", "trust", "warnings"})

@@ -153,3 +153,14 @@ class OptionsTests(SynchronousTestCase):
         self.assertEqual(settings.state_file, self.folder / "fleetspeak-client" / "state")
         whole = parse({"CONFIG": self.file()})
         self.assertEqual(settings_of(self.options(), self.folder, whole).state_file, self.folder / "state")
+
+    def test_limits_of_stdin_services(self) -> None:
+        small = (f"--trusted-cert-file={self.authority}", "--server=a:1", f"--config-path={self.folder / 'own'}")
+        settings = settings_of(self.options(*small, "--stdin-time-limit=1.5", "--stdin-output-limit=100"))
+        self.assertEqual((settings.stdin_time_limit, settings.stdin_output_limit), (1.5, 100))
+        settings = settings_of(self.options(*small))
+        self.assertEqual((settings.stdin_time_limit, settings.stdin_output_limit), (None, None))
+        self.assertEqual(
+            self.refusal(*small, "--stdin-time-limit=soon"), "stdin-time-limit is 'soon', expected a number"
+        )
+        self.assertIn("stdin-output-limit is 0, expected bytes", self.refusal(*small, "--stdin-output-limit=0"))

@@ -14,6 +14,7 @@ from twisted.plugin import IPlugin
 from zope.interface import implementer
 
 from fleetspeak.client.process.command import Command, CommandFailed, Result
+from fleetspeak.config.client import ClientSettings
 from fleetspeak.errors import ConfigError, FleetspeakError
 from fleetspeak.interfaces import IClientService, IClientServiceContext, IClientServiceFactory
 from fleetspeak.pb import common, stdin, stdin_config
@@ -25,14 +26,32 @@ MAX_LOGGED = 4096
 """Bytes of one stream that are logged (as in the Go client)."""
 
 
+MAX_SECONDS = 365 * 24 * 3600
+
+MAX_OUTPUT = 15 * 1024 * 1024 - 64 * 1024
+"""Bytes: as much as a contact carries (client-side limit of the polling communicator), with room for what is around."""
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What a command may take; more ends it, and the server is told."""
 
     seconds: float = 3600.0
     """One command runs at a time, so that one that hangs would keep all others waiting for ever."""
-    output_bytes: int = 15 * 1024 * 1024
-    """As much as a contact carries (client-side limit of the polling communicator)."""
+    output_bytes: int = MAX_OUTPUT
+
+
+def limits_of(settings: ClientSettings) -> Limits:
+    """The limits that the client's options set.  Raises ConfigError."""
+    seconds, size = settings.stdin_time_limit, settings.stdin_output_limit
+    if seconds is not None and not 0 < seconds < MAX_SECONDS:
+        raise ConfigError(f"stdin-time-limit is {seconds:g}, expected seconds, more than 0 and less than {MAX_SECONDS}")
+    if size is not None and not 0 < size <= MAX_OUTPUT:
+        raise ConfigError(
+            f"stdin-output-limit is {size}, expected bytes, from 1 to {MAX_OUTPUT}, which is what a contact carries"
+        )
+    default = Limits()
+    return Limits(default.seconds if seconds is None else seconds, default.output_bytes if size is None else size)
 
 
 class StdinProblem(FleetspeakError):

@@ -11,12 +11,21 @@ from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface.verify import verifyObject
 
+from fleetspeak.client.assembly import service_factories
+from fleetspeak.client.outbox import MAX_MESSAGE
 from fleetspeak.client.services.noop import NoopFactory
-from fleetspeak.client.services.stdin import Limits, StdinFactory, StdinProblem, StdinService
+from fleetspeak.client.services.stdin import (
+    MAX_OUTPUT,
+    Limits,
+    StdinFactory,
+    StdinProblem,
+    StdinService,
+    limits_of,
+)
 from fleetspeak.errors import ConfigError
 from fleetspeak.interfaces import IClientService, IClientServiceFactory
 from fleetspeak.pb import common, stdin, stdin_config
-from fleetspeak.testing.clientside import RecordingContext
+from fleetspeak.testing.clientside import RecordingContext, client_settings
 from tests.client.process.children import alive, context, message, python, until
 
 NOW = 1_700_000_000_000_000_000
@@ -141,11 +150,11 @@ class Failures(StdinCase):
 class Limited(StdinCase):
     """Item 111: limits of time and output; what runs is ended with its children when the client stops."""
 
-    async def test_time(self) -> None:
+    async def test_item_111_time(self) -> None:
         service = self.service("/bin/sleep", "60", limits=Limits(seconds=0.2))
         self.assertEqual("command failed: not finished after 0.2 s", await self.problem(service, request()))
 
-    async def test_output(self) -> None:
+    async def test_item_111_output(self) -> None:
         service = self.service("/usr/bin/yes", limits=Limits(output_bytes=100_000))
         self.assertEqual("command failed: more than 100000 bytes of output", await self.problem(service, request()))
 
@@ -164,6 +173,50 @@ class Limited(StdinCase):
         self.assertEqual([], self.context.sent)
         await until(lambda: not alive(int(content(name))))
 
+    async def test_item_111_stop_ends_a_running_command_with_its_children(self) -> None:
+        name = self.mktemp()
+        code = f"trap '' INT TERM; sleep 60 & echo $! > {name}.new; mv {name}.new {name}; wait"
+        service = self.service("/bin/sh", "-c", code)
+        processing = Deferred.fromCoroutine(service.process(request()))
+        await until(lambda: os.path.exists(name))
+        processing.cancel()  # as the inbox does before a service is stopped
+        await service.stop()
+        await self.assertFailure(processing, CancelledError)
+        await until(lambda: not alive(int(content(name))))
+        self.assertEqual([], self.context.sent)
+
+    async def test_item_111_the_options_of_the_client_set_the_limits(self) -> None:
+        settings = client_settings(stdin_time_limit=0.3, stdin_output_limit=10)
+        factory = service_factories(settings)["Stdin"]
+        for code, expected in (("sleep 60", "not finished after 0.3 s"), ("yes", "more than 10 bytes of output")):
+            service = factory.make(stdin_config.Config(cmd="/bin/sh", args=["-c", code]), self.context)
+            assert isinstance(service, StdinService)
+            self.assertEqual(f"command failed: {expected}", await self.problem(service, request()))
+
+    def test_limits_that_are_not_possible_are_refused(self) -> None:
+        for changes in (
+            {"stdin_time_limit": 0.0},
+            {"stdin_time_limit": float("nan")},
+            {"stdin_time_limit": float("inf")},
+            {"stdin_output_limit": 0},
+            {"stdin_output_limit": MAX_OUTPUT + 1},
+        ):
+            (name,) = changes
+            error = self.assertRaises(ConfigError, limits_of, client_settings(**changes))
+            self.assertIn(name.replace("_", "-"), str(error))
+        self.assertEqual(Limits(), limits_of(client_settings()))
+
+    async def test_the_most_output_there_can_be_is_sent(self) -> None:
+        """One that the outbox refused would be reported as what it is not: a failure to send."""
+        await self.service("/bin/cat").process(request(bytes(MAX_OUTPUT)))
+        (sent,) = self.context.sent
+        self.assertLessEqual(sent.ByteSize() + 4096, MAX_MESSAGE)
+
+    async def test_children_have_the_variables_of_the_client(self) -> None:
+        self.context.child_variables["FLEETSPEAK_CLIENT_MARK"] = "1:2:/state"
+        await self.service("/bin/sh", "-c", "echo $FLEETSPEAK_CLIENT_MARK").process(request())
+        self.assertEqual(b"1:2:/state\n", self.output().stdout)
+
 
 class Logging(StdinCase):
     """Item 109: what is logged of the output."""
@@ -181,7 +234,7 @@ class Logging(StdinCase):
             await service.process(request())
         return [f"{event['output']}{event['cut']}" for event in logs if "output" in event]
 
-    async def test_levels(self) -> None:
+    async def test_item_109_levels(self) -> None:
         self.assertEqual([], await self.logged(stdin_config.LOG_LEVEL_NONE))
         self.assertEqual(["stderr_"], await self.logged(stdin_config.LOG_LEVEL_STDERR))
         self.assertEqual(["stderr_", "stdout_stdout_"], await self.logged(stdin_config.LOG_LEVEL_ALL))
