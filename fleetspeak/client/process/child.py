@@ -147,7 +147,11 @@ class Child(ProcessProtocol):
             return
         self.kill()
         if not await self.exited(self._grace):
-            self._log.error("child process {pid} seems to have survived being killed", pid=self.pid)
+            self._log.error(
+                "child process {pid} seems to have survived being killed, and is left to itself; if `ps` shows it in "
+                "state D, it waits for a disk or a network file system",
+                pid=self.pid,
+            )
             self.abandon()
 
     def send_signal(self, number: int) -> None:

@@ -246,7 +246,13 @@ class Execution:
             self._reader.feed(b"", now)  # raises what is wrong behind these messages
         except ProtocolError as error:
             self._heard_all = True
-            self._tell(LogLevel.warn, "process {pid} does not keep to the protocol: {error}", error=error)
+            self._tell(
+                LogLevel.warn,
+                "process {pid} does not keep to the protocol: {error}. It has to write to descriptor {descriptor} what "
+                "fleetspeak.client_connector writes, and nothing else",
+                error=error,
+                descriptor=CHILD_WRITES,
+            )
             self._end(str(error))
         self._messages.put(messages, self._reading_again, self._reader.held)
         if self._reader.opened and not was_open and not self._reason:
@@ -266,7 +272,11 @@ class Execution:
                 self._supervisor.introduced(self.startup)
         elif message.message_type != "Heartbeat":
             what = message.message_type
-            self._tell(LogLevel.warn, "dropped a message of type {type!r} to the system service", type=what)
+            self._tell(
+                LogLevel.warn,
+                "dropped a message of type {type!r} to the service system: only StartupData and Heartbeat go there",
+                type=what,
+            )
 
     def _send_output(self, gathered: Iterable[daemon.StdOutputData]) -> None:
         messages = []
@@ -315,7 +325,10 @@ class Execution:
             try:
                 self._reader.check(now)
             except ProtocolError as error:
-                self._end(str(error))
+                hint = (
+                    "" if self._reader.opened else ". A daemon begins with a FleetspeakConnection, or it is no daemon"
+                )
+                self._end(f"{error}{hint}")
         self._watch()
 
     def _stop_watching(self) -> None:

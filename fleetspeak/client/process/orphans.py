@@ -21,7 +21,7 @@ MARK = "FLEETSPEAK_CLIENT_MARK"
 ROUNDS = 5
 """How often we look again, as a process may start another one while we look."""
 
-ROUND_LIMIT = 1.0
+ROUND_LIMIT = 0.5
 """Seconds to wait for those that were killed in a round."""
 
 _log = Logger()
@@ -74,8 +74,11 @@ def reap(mark: Mapping[str, str]) -> list[int]:
             break
         _kill({pid: processes[pid] for pid in groups | singles}, groups)
         going = [process for pid, process in processes.items() if pid not in spared]
-        found += [process.pid for process in going if process.pid not in found]
         _wait_for(going)
+        new = [process.pid for process in going if process.pid not in found]
+        if not new:
+            break  # what is left cannot be ended, for instance because it waits for a dead disk
+        found += new
     return found
 
 
