@@ -28,7 +28,7 @@ from fleetspeak.config.client import ClientSettings
 from fleetspeak.errors import ConfigError
 from fleetspeak.ids import show
 from fleetspeak.interfaces import ICommunicator
-from fleetspeak.program.awaiting import outcome_of
+from fleetspeak.program.awaiting import outcome_of, within
 from fleetspeak.program.ending import FAILED, Ending
 from fleetspeak.program.systemd import Notifier
 
@@ -37,6 +37,10 @@ END_LIMIT = 10.0
 
 STOP_LIMIT = 9.5
 """Seconds of them that the parts of the client have.  A daemon has 2 s, the last delivery 5 s."""
+
+
+REAP_LIMIT = 3.0
+"""Seconds to look for processes that have outlived the client; a process in trouble may not let itself be looked at."""
 
 
 class ClientService(Service):
@@ -226,7 +230,7 @@ class ClientService(Service):
     async def _end_orphans(self) -> None:
         """End the processes of this client that have outlived it, or have left the groups of its children."""
         try:
-            await self._reap()
+            await within(REAP_LIMIT, self._reap(), self._clock)
         except CancelledError:
             raise
         except Exception:

@@ -345,6 +345,7 @@ class Execution:
         self._reason = reason
         self.expected = expected
         self._faulty = faulty
+        self._supervisor.ending()
         self._tell(LogLevel.info, "ending process {pid}: {reason}", reason=reason)
         self._stop_watching()
         self._tell_not_open()

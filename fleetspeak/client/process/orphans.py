@@ -51,8 +51,10 @@ def whom_to_kill(marked: Iterable[Marked], spared: Set[int], spared_groups: Set[
     A group is killed as a whole if its leader is marked: then a child of a client began it.  The groups of `spared`
     processes, which are those that lead to this one, are never killed, even if one of them has the mark.
     """
+    marked = list(marked)
     to_kill = [process for process in marked if process.pid not in spared]
-    groups = {process.group for process in to_kill if process.pid == process.group} - spared_groups
+    kept = spared_groups | {process.group for process in marked if process.pid in spared}
+    groups = {process.group for process in to_kill if process.pid == process.group} - kept
     return groups, {process.pid for process in to_kill if process.group not in groups}
 
 

@@ -32,6 +32,9 @@ from fleetspeak.pb import channel, common, monitoring
 STARTUP_WAIT = 10.0
 """Seconds until a process that has not said who it is, is watched nevertheless (as in the Go client)."""
 
+MAX_VERSION = 256
+"""Characters of what a process calls its version; it is in every report."""
+
 Reason = monitoring.KillNotification
 
 
@@ -102,6 +105,8 @@ class Supervisor:
 
     def introduced(self, startup: channel.StartupData) -> None:
         """The process said who it is."""
+        if self._over:
+            return
         self._stop_timer()
         if startup.pid in (0, self._launched.pid):
             self._watch(self._subject_of(self._launched.pid, startup.version))
@@ -116,12 +121,16 @@ class Supervisor:
         if self._heartbeats is not None:
             self._heartbeats.heard(self._monotonic())
 
-    def exited(self, pid: int, status: object) -> None:
-        """The process that was started is gone; `status` says how."""
+    def ending(self) -> None:
+        """It is being ended: nothing that it does from now on is held against it, or reported."""
         self._over = True
         self._stop_timer()
         if self._monitor is not None:
             self._monitor.stop()
+
+    def exited(self, pid: int, status: object) -> None:
+        """The process that was started is gone; `status` says how."""
+        self.ending()
         if self._rules.report_usage:
             data = replace(self._launched, pid=pid).data(self._now_ns())
             data.resource_usage.SetInParent()
@@ -132,7 +141,7 @@ class Supervisor:
     # ---- whom to watch
 
     def _subject_of(self, pid: int, version: str) -> Subject:
-        return replace(self._launched, pid=pid, version=version)
+        return replace(self._launched, pid=pid, version=version[:MAX_VERSION])
 
     def _watch_descendant(self, probe: ProcessProbe | None, startup: channel.StartupData) -> None:
         if probe is None:
@@ -206,10 +215,7 @@ class Supervisor:
         """Tell the server, then kill; the notification need not be accepted yet, but is in front of all later ones."""
         if self._over:
             return
-        self._over = True
-        self._stop_timer()
-        if self._monitor is not None:
-            self._monitor.stop()
+        self.ending()
         subject = self._subject
         notification = monitoring.KillNotification(
             service=self._service, pid=subject.pid, version=subject.version, reason=reason

@@ -142,6 +142,8 @@ class UsageMonitor:
             observation = await self._wait_for(self._observe(self._subject.pid))
             if self._on_sample is not None:
                 self._on_sample(observation)
+                if self._stopped:
+                    return
             usage = self._meter.add(observation.sample)
         except (ProcessGone, UsageError) as error:
             self._meter.restart()

@@ -27,7 +27,9 @@ class Choosing(SynchronousTestCase):
         marked = [Marked(10, 10), Marked(11, 10), Marked(20, 19)]
         self.assertEqual(({10}, {20}), whom_to_kill(marked, set(), set()))
 
-    _processes = st.lists(st.builds(Marked, st.integers(1, 20), st.integers(1, 20)), max_size=20)
+    _processes = st.lists(
+        st.builds(Marked, st.integers(1, 20), st.integers(1, 20)), max_size=20, unique_by=lambda process: process.pid
+    )
 
     @settings(max_examples=100)
     @given(_processes, st.sets(st.integers(1, 20)), st.sets(st.integers(1, 20)))
@@ -36,6 +38,7 @@ class Choosing(SynchronousTestCase):
     ) -> None:
         groups, singles = whom_to_kill(marked, spared, spared_groups)
         self.assertFalse(singles & spared or groups & spared_groups or groups & spared)
+        self.assertFalse(groups & {process.group for process in marked if process.pid in spared})
         for process in marked:
             self.assertEqual(process.pid not in spared, process.group in groups or process.pid in singles, process)
 
@@ -122,8 +125,8 @@ class WholeClient(SynchronousTestCase):
         services.mkdir(parents=True)
         self.pids = self.folder / "pids"
         (self.folder / "ca.pem").write_text(to_pem(make_authority("test", 1_700_000_000.0)[0]))
-        program = self.folder / "stubborn.py"
-        program.write_text(
+        self.program = self.folder / "stubborn.py"
+        self.program.write_text(
             "import os, signal, sys, time\n"
             "for number in (signal.SIGINT, signal.SIGTERM): signal.signal(number, signal.SIG_IGN)\n"
             f"with open({str(self.pids)!r}, 'a') as pids: pids.write(f'{{os.getpid()}}\\n')\n"
@@ -132,11 +135,10 @@ class WholeClient(SynchronousTestCase):
         (services / "stubborn").write_text(
             'name: "Stubborn" factory: "Daemon"\n'
             "config { [type.googleapis.com/fleetspeak.daemonservice.Config] {\n"
-            f'  argv: "{sys.executable}" argv: "-S" argv: "{program}"\n'
+            f'  argv: "{sys.executable}" argv: "-S" argv: "{self.program}"\n'
             "} }\n"
         )
         self.port = free_port()
-        self.started: list[int] = []
         self.addCleanup(self.kill_all)
 
     def kill_all(self) -> None:
@@ -181,6 +183,17 @@ class WholeClient(SynchronousTestCase):
         second = self.wait_for_daemon(1)
         self.assertEqual(0, client.terminate())
         self.assertFalse(alive(second))
+
+    def test_a_clean_stop_ends_what_has_left_its_group_too(self) -> None:
+        left = self.folder / "left"
+        escape = f"import subprocess\npid = subprocess.Popen({[*SLEEPY]}, start_new_session=True).pid\n"
+        self.program.write_text(escape + f"open({str(left)!r}, 'w').write(str(pid))\n" + self.program.read_text())
+        client = self.client()
+        self.wait_for_daemon(0)
+        pid = int(left.read_text())
+        self.assertTrue(alive(pid))
+        self.assertEqual(0, client.terminate())
+        self.assertFalse(alive(pid))
 
     def test_a_client_that_exits_without_stopping_takes_its_children_along(self) -> None:
         """As it does on a forced Die, when its watchdog expires, or when its stop takes too long."""
