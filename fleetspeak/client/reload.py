@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Protocol
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, TimeoutError
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from fleetspeak.client.labels import Labels
@@ -19,6 +20,9 @@ from fleetspeak.core.reload import SettingsPlan, plan_settings
 from fleetspeak.errors import ConfigError
 from fleetspeak.interfaces import ICommunicator
 from fleetspeak.program.systemd import Notifier
+
+READ_LIMIT = 60.0
+"""Seconds to read the files; upstream's figure for a whole reload.  A network's file system may never answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,7 @@ class Reloader:
         labels: Labels,
         connection: Connection,
         notifier: Notifier,
+        clock: IReactorTime,
     ) -> None:
         """@param read: reads everything, given the settings that are in force; raises ConfigError; blocks."""
         self._settings = settings
@@ -68,6 +73,8 @@ class Reloader:
         self._labels = labels
         self._connection = connection
         self._notifier = notifier
+        self._clock = clock
+        self._reading: Deferred[Reading] | None = None
         self._running: Deferred[None] | None = None
         self._again = False
         self._closed = False
@@ -84,8 +91,10 @@ class Reloader:
             self._running = running
 
     async def finished(self) -> None:
-        """Begin no more, and wait for what is going on."""
+        """Begin no more, read no more, and wait for what is being changed."""
         self._closed = True
+        if self._reading is not None:
+            self._reading.cancel()
         if self._running is not None:
             await self._running
 
@@ -99,19 +108,29 @@ class Reloader:
                 self._log.error(
                     "the new configuration cannot be used, the client goes on with the one it has: {error}", error=error
                 )
+            except TimeoutError:
+                self._log.error(
+                    "the configuration could not be read within {limit:.0f} s, the client goes on with the one it has",
+                    limit=READ_LIMIT,
+                )
             except Exception:
+                if self._closed:
+                    return
                 self._log.failure("the reload failed")
-            if not self._closed:
-                self._notifier.ready()
-            if self._closed or not self._again:
+            if self._closed:
+                return
+            self._notifier.ready()
+            if not self._again:
                 self._running = None
                 return
 
     async def _reload(self) -> None:
         self._log.info("reading the configuration anew")
-        reading: Reading = await self._in_thread(self._read, self._settings)
-        if self._closed:
-            return
+        self._reading = self._in_thread(self._read, self._settings).addTimeout(READ_LIMIT, self._clock)
+        try:
+            reading = await self._reading
+        finally:
+            self._reading = None
         old, new = self._settings, reading.settings
         for warning in new.warnings:
             self._log.warn("{warning}", warning=warning)

@@ -38,6 +38,9 @@ END_LIMIT = 10.0
 STOP_LIMIT = 9.5
 """Seconds of them that the parts of the client have.  A daemon has 2 s, the last delivery 5 s."""
 
+SWITCH_LIMIT = 10.0
+"""Seconds that a communicator may take to end when another one takes its place; the last delivery may take 5 s."""
+
 
 REAP_LIMIT = 3.0
 """Seconds to look for processes that have outlived the client; a process in trouble may not let itself be looked at."""
@@ -120,6 +123,7 @@ class ClientService(Service):
             labels,
             self,
             notifier,
+            clock,
         )
         state.on_rekey(self._rekeyed)
 
@@ -163,7 +167,10 @@ class ClientService(Service):
     async def switch(self, communicator: ICommunicator, settings: ClientSettings) -> None:
         """See `fleetspeak.client.reload.Connection`."""
         if self._communicator is not None:
-            await outcome_of(self._communicator.stop())
+            try:
+                await within(SWITCH_LIMIT, self._communicator.stop(), self._clock)
+            except Exception as error:
+                self._log.error("the old communicator did not stop cleanly: {error!r}", error=error)
         # Also when the client is stopping meanwhile, which then stops this one: it delivers what came since.
         self._communicator = communicator
         communicator.start()

@@ -13,11 +13,13 @@ import grp
 import os
 import pwd
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 from fleetspeak.errors import ConfigError
+
+T = TypeVar("T")
 
 ROOT = 0
 
@@ -115,10 +117,9 @@ class Trust:
         """Is only its group allowed to write, and is that the group of our user alone, as many systems give each?"""
         if found.st_mode & stat.S_IWOTH or found.st_uid == ROOT:
             return False
-        try:
-            owner, group = pwd.getpwuid(found.st_uid), grp.getgrgid(found.st_gid)
-        except KeyError:
-            return False
+        owner, group = _entry(pwd.getpwuid, found.st_uid), _entry(grp.getgrgid, found.st_gid)
+        if owner is None or group is None:  # in a container, commonly neither has a name
+            return owner is None and group is None and found.st_uid == found.st_gid
         return owner.pw_gid == group.gr_gid and owner.pw_name == group.gr_name and set(group.gr_mem) <= {owner.pw_name}
 
     def _complain(self, path: Path, found: os.stat_result, problem: str, remedy: str) -> None:
@@ -159,8 +160,13 @@ def _way_to(path: Path) -> Iterator[tuple[Path, os.stat_result]]:
             yield place, found
 
 
-def _name(uid: int) -> str:
+def _entry(look_up: Callable[[int], T], number: int) -> T | None:
     try:
-        return pwd.getpwuid(uid).pw_name
+        return look_up(number)
     except KeyError:
-        return str(uid)
+        return None
+
+
+def _name(uid: int) -> str:
+    user = _entry(pwd.getpwuid, uid)
+    return str(uid) if user is None else user.pw_name

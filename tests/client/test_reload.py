@@ -9,7 +9,8 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.logger import capturedLogs, formatEvent
 
-from fleetspeak.client.service import ClientService
+from fleetspeak.client.reload import READ_LIMIT
+from fleetspeak.client.service import SWITCH_LIMIT, ClientService
 from fleetspeak.client.services.loader import ServiceFile
 from fleetspeak.client.services.manager import START_LIMIT
 from fleetspeak.config.client import NOT_THE_CONNECTIONS, RESTART_NEEDED, ClientSettings
@@ -290,10 +291,12 @@ class TimingTests(ReloadCase):
         client = self.begin(in_thread=self.slow)
         self.install("C")
         self.reload()
+        reading = self.reading[0]
         stopping = client.stopService()
-        while self.reading:
-            self.reading.pop(0).callback(None)
+        for written in self.reading[1:]:
+            written.callback(None)
         self.successResultOf(stopping)
+        self.assertTrue(reading.called, "nobody waits for it")
         self.assertEqual(self.instances("C"), [])
         self.assertEqual(self.ending.ended, [])
 
@@ -326,6 +329,30 @@ class TimingTests(ReloadCase):
         starting[0].callback(None)
         self.successResultOf(stopping)
         self.assertEqual(self.puppet("C").calls, ["start", "stop"])
+
+    def test_files_that_cannot_be_read_in_time_change_nothing(self) -> None:
+        self.begin(in_thread=self.slow)
+        self.install("C")
+        self.reload()
+        with capturedLogs() as logged:
+            self.clock.advance(READ_LIMIT)
+        self.assertIn("could not be read within 60 s", formatEvent(logged[0]) or "")
+        self.assertEqual(self.instances("C"), [])
+        self.reload()
+        self.reading[-1].callback(None)
+        self.assertEqual(self.puppet("C").calls, ["start"])
+
+    def test_a_communicator_that_does_not_end_is_left_behind(self) -> None:
+        self.begin()
+        first = self.server
+        first.stop = Deferred  # type: ignore[method-assign, assignment]
+        self.settings["servers"] = (("elsewhere", 1),)
+        self.reload()
+        self.assertFalse(self.server.started)
+        with capturedLogs() as logged:
+            self.clock.advance(SWITCH_LIMIT)
+        self.assertIn("did not stop cleanly", formatEvent(logged[0]) or "")
+        self.assertTrue(self.server.started)
 
     def test_a_rekey_while_the_communicator_is_replaced_is_seen_by_the_new_one(self) -> None:
         self.begin()

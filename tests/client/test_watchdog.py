@@ -57,6 +57,14 @@ class ThreadTests(TestCase):
         watchdog.start()
         return watchdog
 
+    def test_a_reload_gives_it_another_limit_and_it_goes_on_watching(self) -> None:
+        watchdog = self.watchdog(3600.0, grace=0.0)
+        settings = client_settings()
+        with mock.patch("fleetspeak.client.watchdog.limit_for", return_value=0.05):
+            watchdog.adjust(settings)
+        self.assertEqual(watchdog.limit, 0.05)
+        self.assertEqual(self.exits.get(timeout=10), 1)
+
     def test_item_43_it_is_quiet_when_stopped_or_reset_and_writes_one_file_when_not(self) -> None:
         began = time.monotonic()
         unreset = self.watchdog(1.0)

@@ -173,3 +173,14 @@ class FolderTests(TrustCase):
                     else:
                         self.assertTrue(fine)
                     self.assertRaises(Unsafe, trust._judge, Path("/x"), found)
+
+    def test_on_the_way_a_group_without_a_name_is_that_of_the_user_with_its_number(self) -> None:
+        trust = Trust(OTHER)
+        for gid, fine in ((OTHER, True), (OTHER + 1, False)):
+            found = os.stat_result((stat.S_IFDIR | 0o775, 0, 0, 1, OTHER, gid, 0, 0, 0, 0))
+            try:
+                trust._judge(Path("/x"), found, is_on_the_way=True)
+            except Unsafe:
+                self.assertFalse(fine)
+            else:
+                self.assertTrue(fine)
