@@ -233,8 +233,6 @@ def build_client(
 
 
 def _services_of(settings: ClientSettings) -> Loaded:
-    if settings.configuration_directory is None:
-        return Loaded()
     return load_services(
         settings.configuration_directory, settings.deployment_keys, settings.trust, settings.fixed_services
     )

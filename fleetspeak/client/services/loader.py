@@ -67,7 +67,7 @@ class Loaded:
 
 
 def load_services(
-    directory: Path,
+    directory: Path | None,
     deployment_keys: Sequence[RSAPublicKey] = (),
     trust: Trust | None = None,
     fixed: Sequence[system.ClientServiceConfig] = (),
@@ -76,6 +76,7 @@ def load_services(
 
     A file that cannot be used is logged and skipped.
 
+    @param directory: the configuration directory; None if there is none.
     @param deployment_keys: when there are any, one of them must have signed each file in ``services/``.
     @param trust: opens the files; by default only those of root and of who runs this.
     @param fixed: hardcoded services, which come first.
@@ -99,8 +100,9 @@ def load_services(
                 unusable.add(path)
                 _log.error("service not installed: {error}", error=error)
 
-    load(directory / SIGNED, lambda path: _read_signed(path, trust, deployment_keys))
-    load(directory / TEXT, lambda path: _read_text(path, trust))
+    if directory is not None:
+        load(directory / SIGNED, lambda path: _read_signed(path, trust, deployment_keys))
+        load(directory / TEXT, lambda path: _read_text(path, trust))
     for complaint in trust.complaints():
         _log.warn("{complaint}", complaint=complaint)
     return Loaded(tuple(files), frozenset(unusable))

@@ -97,6 +97,9 @@ class LoaderTests(SynchronousTestCase):
         loaded = load_services(self.folder, fixed=[system.ClientServiceConfig(name="fixed", factory="NOOP")])
         self.assertEqual([file.config.name for file in loaded.files], ["fixed", "hello"])
         self.assertEqual(loaded.files[0].where("name"), "fleetspeak_hardcoded.SERVICES[0]")
+        self.assertEqual(
+            load_services(None, fixed=[system.ClientServiceConfig(name="fixed")]).files[0].config.name, "fixed"
+        )
 
     def test_missing_folders_are_a_warning(self) -> None:
         (self.folder / "services").rmdir()
