@@ -104,14 +104,18 @@ class Trust:
             # In a sticky folder, such as /tmp, nobody can rename what belongs to us or root.
             return
         who = "everybody" if found.st_mode & stat.S_IWOTH else "its group"
-        self._complain(path, found, f"{who} may write to it", f"chmod go-w {path}")
+        is_shared = stat.S_ISDIR(found.st_mode) and found.st_mode & stat.S_ISVTX
+        remedy = "give it a folder of its own" if is_shared else f"mend it with: chmod go-w {path}"
+        self._complain(path, found, f"{who} may write to it", remedy)
 
     def _judge_owner(self, path: Path, found: os.stat_result) -> None:
         if found.st_uid in (ROOT, self._uid):
             return
         owners = "root" if self._uid == ROOT else f"root or {_name(self._uid)}"
         option = "-h " if stat.S_ISLNK(found.st_mode) else ""
-        self._complain(path, found, f"it does not belong to {owners}", f"chown {option}{_name(self._uid)} {path}")
+        self._complain(
+            path, found, f"it does not belong to {owners}", f"mend it with: chown {option}{_name(self._uid)} {path}"
+        )
 
     def _is_of_one_user(self, found: os.stat_result) -> bool:
         """Is only its group allowed to write, and is that the group of our user alone, as many systems give each?"""
@@ -126,7 +130,7 @@ class Trust:
         mode, owner = stat.S_IMODE(found.st_mode), _name(found.st_uid)
         text = f"{path} is not safe to use: {problem} (mode {mode:04o}, owner {owner})"
         if not self._insecure:
-            raise Unsafe(f"{text}; mend it with: {remedy}, or give --insecure-config")
+            raise Unsafe(f"{text}; {remedy}, or give --insecure-config")
         if text not in self._complaints:
             self._complaints.append(text)
 

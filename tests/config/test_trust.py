@@ -117,7 +117,10 @@ class FolderTests(TrustCase):
     def test_one_that_others_may_write_is_refused_sticky_or_not(self) -> None:
         for mode in (0o775, 0o777, 0o1777):
             self.folder.chmod(mode)
-            self.assertIn(f"(mode {mode:04o}", self.refusal(self.folder))
+            refusal = self.refusal(self.folder)
+            self.assertIn(f"(mode {mode:04o}", refusal)
+            # Nobody is to be told to close /tmp to others.
+            self.assertIn("folder of its own" if mode & 0o1000 else f"chmod go-w {self.folder}", refusal)
 
     def test_a_way_through_a_folder_of_everybody_is_refused_unless_that_is_sticky(self) -> None:
         self.top.chmod(0o777)
