@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import time
@@ -114,6 +115,15 @@ class ClientTests(ForegroundTestCase):
         third = self.start("fleetspeak-client", "--config", config, "-logtostderr")
         third.wait_for_line("refused")
         self.assertEqual(third.terminate(), 0)
+
+    def test_item_131_sigusr1_writes_a_heap_profile_and_sigterm_is_status_0(self) -> None:
+        client = self.start_client("-profile_dir", str(self.folder))
+        os.kill(client.pid, signal.SIGUSR1)
+        client.wait_for_line("wrote a heap profile to ")
+        (profile,) = self.folder.glob(f"fleetspeakd-heap-pprof-{client.pid}-*")
+        self.assertIn("builtins.dict", profile.read_text())
+        self.assertTrue(client.running)
+        self.assertEqual(client.terminate(), 0)
 
     def test_no_configuration_is_one_line_and_status_1(self) -> None:
         client = self.start("fleetspeak-client", "-config", "none")

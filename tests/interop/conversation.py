@@ -50,7 +50,10 @@ class Conversation(TestCase):
         eventually(lambda: self.fleet.operator.clients([client_id]), f"{client.name} enrols")
 
     def assert_greets(self, client: Client, occasion: str = "") -> None:
-        """Operators by all connectors greet daemons by all, and each answer comes back word for word."""
+        """Operators by all connectors greet daemons by all, and each answer comes back word for word.
+
+        client-tests 130.
+        """
         pairs = list(itertools.product(self.fleet.connectors, repeat=2))
         for ours, theirs in pairs:
             greeting = StringValue(value=f"{client.name} {occasion} {ours} {theirs}")

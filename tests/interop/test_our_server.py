@@ -33,14 +33,14 @@ class UpstreamClientWithOurServer(OurServer):
 class OurClientWithOurServer(OurServer):
     """Issue 2, interoperability: our client -> our server; connectors of both kinds on both ends."""
 
-    def test_polling(self) -> None:
+    def test_item_130_polling(self) -> None:
         self.converse(OURS, POLLING)
 
-    def test_polling_with_deflate(self) -> None:
+    def test_item_130_polling_with_deflate(self) -> None:
         self.converse(OURS, POLLING_DEFLATE)
 
-    def test_streaming(self) -> None:
+    def test_item_130_streaming(self) -> None:
         self.converse(OURS, STREAMING)
 
-    def test_streaming_with_deflate(self) -> None:
+    def test_item_130_streaming_with_deflate(self) -> None:
         self.converse(OURS, STREAMING_DEFLATE)

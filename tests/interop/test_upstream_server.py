@@ -15,13 +15,13 @@ class OurClientWithUpstreamServer(Conversation):
     server_kind = UPSTREAM
     configurator = OURS
 
-    def test_polling(self) -> None:
+    def test_item_130_polling(self) -> None:
         self.converse(OURS, POLLING)
 
-    def test_streaming(self) -> None:
+    def test_item_130_streaming(self) -> None:
         self.converse(OURS, STREAMING)
 
-    def test_streaming_with_deflate(self) -> None:
+    def test_item_130_streaming_with_deflate(self) -> None:
         self.converse(OURS, STREAMING_DEFLATE)
 
     def test_upstream_programs_load_what_our_configurator_wrote(self) -> None:
