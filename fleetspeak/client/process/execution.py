@@ -76,6 +76,8 @@ class Execution:
         self._faulty = False
         """It ends because of something that no process should do."""
         self._hurry = False
+        self._dropping: IDelayedCall | None = None
+        """When the rest is dropped."""
         self._over = False
         self.startup: channel.StartupData | None = None
         """What the process said of itself, once it has."""
@@ -214,14 +216,17 @@ class Execution:
         """See `ChildOwner`."""
         self._stop_watching()
         self._supervisor.exited(self.pid, status)
+        if self._hurry:
+            # Not first at the end of its pipes: while they are not read, for want of room, that is never seen.
+            self._dropping = self._clock.callLater(self._program.grace, self._drop_output)
         self._reason = self._reason or "it ended by itself"
         self._tell_not_open()
 
     def child_ended(self) -> None:
         """See `ChildOwner`."""
         self._send_output(self._gatherer.flush())
-        if self._hurry:
-            self._timer = self._clock.callLater(self._program.grace, self._drop_output)
+        if self._hurry and self._dropping is None:
+            self._dropping = self._clock.callLater(self._program.grace, self._drop_output)
         finished = self._messages.finish()
         finished.addCallback(lambda _: self._output.finish())
         finished.addCallback(self._finish)
@@ -370,7 +375,6 @@ class Execution:
             self.child_ended()
 
     def _drop_output(self) -> None:
-        self._timer = None
         self._messages.drop()
         self._output.drop()
 
@@ -380,6 +384,8 @@ class Execution:
         self._over = True
         self._acks.close()
         self._stop_watching()
+        if self._dropping is not None and self._dropping.active():
+            self._dropping.cancel()
         waiting, self._when_over = self._when_over, []
         for over in waiting:
             over.callback(None)

@@ -354,6 +354,17 @@ class LifeCycle(DaemonCase):
         await service.stop()
         self.assertLess(self.context.reactor.seconds() - started, 4.5)
 
+    async def test_stop_does_not_wait_for_a_full_outbox_with_more_in_the_pipe(self) -> None:
+        """What is not read any more hides that the pipe has an end."""
+        talking = f"{HEAD}while True: connection.Send(common.Message(message_type='x' * 50000))"
+        self.context.hold = True
+        service = self.daemon(connected_python(talking))
+        await until(lambda: self.context._held)
+        started = self.context.reactor.seconds()
+        await service.stop()
+        self.assertLess(self.context.reactor.seconds() - started, 2.5)
+        self.assertEqual(self.context.stats.finished, [None])
+
 
 class Misbehaving(DaemonCase):
     """Item 98: each execution ends, with an error that says why, and the next one comes."""
