@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from pathlib import Path
 from unittest import TestCase
 
+from google.protobuf.wrappers_pb2 import StringValue
+
+from fleetspeak.ids import ClientId
 from fleetspeak.pb import system
 from tests.interop.fleet import OURS, POLLING, STREAMING, Client, Fleet, greeter
 from tests.programs import Program, eventually
@@ -37,7 +41,28 @@ class AskedToEndTests(TestCase):
             eventually(lambda client=client: not self.pending(client), "nothing is left to be sent")
             self.assertEqual(client.program.terminate(), 0)
 
-    def enrolled(self, client: Client) -> bytes:
+    def test_item_132_a_socket_service_without_a_peer_holds_up_nothing(self) -> None:
+        client = self.fleet.client(OURS, "machine", POLLING)
+        (client.folder / "etc" / "textservices" / "lonely").write_text(
+            'name: "lonely" factory: "Socket"'
+            f' config {{ [type.googleapis.com/fleetspeak.socketservice.Config] {{ api_proxy_path: "{client.folder}/s/s"'
+            " } }"
+        )
+        client.start()
+        client_id = self.enrolled(client)
+        operator = self.fleet.operator
+        operator.send(greeter(OURS), client_id, "lonely", StringValue(value="for nobody"))
+        restart = system.RestartServiceRequest(name="lonely")
+        operator.send(greeter(OURS), client_id, "system", restart, "RestartService")
+        client.program.wait_for_line("service lonely restarted")
+        began = time.monotonic()
+        self.assertEqual(client.program.terminate(), 0)
+        self.assertLess(time.monotonic() - began, 5)
+        client.start().wait_for_line("established as client")
+        operator.send(greeter(OURS), client_id, "system", system.DieRequest(force=True), "Die")
+        self.assertEqual(client.program.wait(), 7)
+
+    def enrolled(self, client: Client) -> ClientId:
         client_id = client.client_id
         eventually(lambda: self.fleet.operator.clients([client_id]), f"{client.name} enrols")
         return client_id

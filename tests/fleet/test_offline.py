@@ -1,4 +1,4 @@
-"""A client whose server hangs, with services that talk and talk: its memory is bounded, and it ends when it is told to."""
+"""A client whose server hangs, with services that talk and talk: its memory is bounded, and it ends when it is told."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.programs import Program, eventually
 
 MIB = 1024 * 1024
 
-CHATTY = '''
+CHATTY = """
 import sys, time
 from google.protobuf.wrappers_pb2 import BytesValue
 from fleetspeak.client_connector.connector import FleetspeakConnection
@@ -31,20 +31,20 @@ while True:
     connection.Send(message)
     number += 1
     print(number, flush=True)
-'''
+"""
 
-STUBBORN = '''
+STUBBORN = """
 import os, signal, time
 for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
     signal.signal(number, signal.SIG_IGN)
 os.write(4, bytes.fromhex("0110eef1"))
 while True:
     time.sleep(600)
-'''
+"""
 
 MOST = 100 * MIB
-"""What the client may have beyond what it starts with: two priorities' queues of 20 MiB each in the outbox (the third
-is never reached), their copies under way, and what the pipes of the daemon hold."""
+"""What the client may have beyond what it starts with: the outbox's three queues of 20 MiB, what is under way of them,
+and what was read of the daemon's pipe."""
 
 
 class OfflineTests(TestCase):
@@ -104,7 +104,9 @@ class OfflineTests(TestCase):
         self.assertEqual(client.lines_matching(r"^[EF]\d{4} .*(failed|Unhandled)|did not stop"), [])
         self.assertEqual(list(self.folder.glob("fleetspeakd-*")), [], "nothing was overdue")
 
-    def test_memory_is_bounded_and_sigterm_ends_it_with_a_full_outbox_and_a_daemon_that_ignores_everything(self) -> None:
+    def test_memory_is_bounded_and_sigterm_ends_it_although_all_is_full_and_a_daemon_ignores_everything(
+        self,
+    ) -> None:
         client = self.start(chatty=CHATTY, stubborn=STUBBORN)
         process = psutil.Process(client.pid)
         before = process.memory_info().rss
