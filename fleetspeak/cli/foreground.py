@@ -55,6 +55,8 @@ def client() -> None:
     flags.string(
         "stdin_output_limit", None, "bytes that such a command may write; nearly 15 MiB by default, and at most"
     )
+    flags.string("spool_limit", None, "bytes on the disk for messages that no server has yet; 256MiB by default")
+    flags.boolean("no_spool", "keep messages in memory only")
     flags.string("dialer", None, "how to connect: proxy (the default), direct, or the name of a plug-in")
     glog.declare(flags)
     values = flags.parse(sys.argv[1:])
@@ -73,6 +75,8 @@ def client() -> None:
         "dialer",
         "stdin_time_limit",
         "stdin_output_limit",
+        "spool_limit",
+        "no_spool",
     )
     run("fleetspeak-client", values, as_options(values, names))
 

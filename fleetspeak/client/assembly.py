@@ -34,10 +34,14 @@ from fleetspeak.client.services.loader import Loaded, load_services
 from fleetspeak.client.services.manager import ServiceManager
 from fleetspeak.client.services.stdin import StdinFactory, limits_of
 from fleetspeak.client.services.system import SystemService
+from fleetspeak.client.spool.folder import SpoolFolder
+from fleetspeak.client.spool.spool import Spool
+from fleetspeak.client.spool.thread import SpoolThread
 from fleetspeak.client.state import InThread, StateKeeper
 from fleetspeak.client.stats import Stats
 from fleetspeak.client.watchdog import Watchdog
 from fleetspeak.config.client import ClientSettings
+from fleetspeak.core.spool import segment_size
 from fleetspeak.core.usage import SamplingRules
 from fleetspeak.errors import ConfigError
 from fleetspeak.ids import ClientId
@@ -83,6 +87,15 @@ def persistence_for(settings: ClientSettings) -> IPersistence:
     return FilePersistence(settings.state_file, trust=settings.trust)
 
 
+def spool_for(settings: ClientSettings, reactor: Any) -> Spool | None:
+    """Where the settings say that messages are kept on the disk, if they are."""
+    if settings.state_file is None or settings.spool_limit is None:
+        return None
+    path = settings.state_file.with_name(settings.state_file.name + ".spool")
+    folder = SpoolFolder(path, segment_size(settings.spool_limit))
+    return Spool(folder, settings.spool_limit, SpoolThread(reactor), reactor)
+
+
 def in_thread_of(reactor: Any) -> InThread:
     """Blocking calls go to the reactor's own pool of threads."""
 
@@ -109,6 +122,7 @@ def build_client(
     notifier: Notifier | None = None,
     read_settings: Callable[[], ClientSettings] | None = None,
     take_hangup: Callable[[Callable[[], None]], None] | None = None,
+    spool: Spool | None = None,
 ) -> ClientService:
     """A client ready to be started.  Touches neither disk nor network yet, except to look for plug-ins.
 
@@ -120,6 +134,7 @@ def build_client(
     @param notifier: tells systemd; by default nobody is told.
     @param read_settings: reads them anew for a reload, in a thread; raises ConfigError.
     @param take_hangup: is given, at the start, what to call when somebody wants a reload.
+    @param spool: by default one beside the state file, if the settings want it.
     @raise ConfigError: the settings ask for what is not there.
     """
     if communicator is None:
@@ -139,7 +154,7 @@ def build_client(
         return state.identity.client_id
 
     signing = list(getPlugins(IContactSigner, fleetspeak.plugins)) if signers is None else signers
-    outbox = ClientOutbox()
+    outbox = ClientOutbox(spool=spool or spool_for(settings, reactor), stats=told, client_id=client_id)
     flow = Flow()
     reports = Reports(outbox, reactor, client_id)
     router = Router(outbox, reports, client_id, told)

@@ -78,7 +78,7 @@ class Router:
             return fail(ValueError(problem))
         stamp(message, client_id, service)
         if not message.destination.client_id:
-            return self._outbox.submit(message, on_ack)
+            return self._outbox.submit(message, on_ack, spool=True)
         endpoint = self._endpoints.get(message.destination.service_name)
         if endpoint is None:
             return fail(ValueError(_unknown(message)))

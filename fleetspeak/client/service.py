@@ -188,6 +188,7 @@ class ClientService(Service):
         self._opened = True
         if self._clones is not None:
             self._clones.check(self._state.identity)
+        self._outbox.open()
         self._log.info("client {client_id} starting", client_id=show(self._state.identity.client_id))
         await self._end_orphans()
         await self._manager.install(self._load_services(self._settings).files)
@@ -227,11 +228,14 @@ class ClientService(Service):
             await self._system.finished()
             self._reports.flush()
             if self._communicator is not None:
+                self._outbox.drain()
                 await outcome_of(self._communicator.stop())
         finally:  # whatever of that took too long
-            self._outbox.close()
-            if self._opened:
-                await self._state.close()
+            try:
+                await self._outbox.close()
+            finally:  # the lock last: as long as we have it, nobody else opens the spool
+                if self._opened:
+                    await self._state.close()
         self._log.info("client stopped")
 
     async def _end_orphans(self) -> None:

@@ -18,6 +18,7 @@ from fleetspeak.client.watchdog import Watchdog
 from fleetspeak.config.client import ClientSettings, read_client_config, small_set_up
 from fleetspeak.config.hardcoded import MODULE, NOTHING, Hardcoded
 from fleetspeak.config.hardcoded import load as load_hardcoded
+from fleetspeak.config.sizes import spool_limit
 from fleetspeak.config.trust import Trust
 from fleetspeak.errors import ConfigError
 from fleetspeak.program.ending import ProcessEnd
@@ -45,6 +46,12 @@ class Options(usage.Options):
             "Folder of the client's state, communicator.txt, services/ and textservices/; made if it is missing. "
             "Without --config the default is ./fleetspeak-client.",
         ],
+        [
+            "spool-limit",
+            None,
+            None,
+            "Bytes on the disk for messages that no server has yet, for instance 64MiB; 256MiB by default.",
+        ],
         ["dialer", None, None, "How to connect: proxy (the default), direct, or the name of a plug-in."],
         ["stdin-time-limit", None, None, "Seconds that a command of a Stdin service may take; 3600 by default."],
         [
@@ -58,6 +65,7 @@ class Options(usage.Options):
     optFlags = [  # noqa: N815
         ["insecure-config", None, "Use configuration and state that others than root and this user may have written."],
         ["no-clone-check", None, "Do not look for signs that the state is a copy of another client's."],
+        ["no-spool", None, "Keep messages in memory only: those that no server has are lost with the client."],
         ["std-forward", None, "Attach daemon services to the client's own stdin, stdout and stderr, for testing."],
     ]
 
@@ -86,6 +94,7 @@ def settings_of(options: Options, folder: Path = Path(), hardcoded: Hardcoded = 
         stdin_time_limit=_number(options, "stdin-time-limit", float),
         stdin_output_limit=_number(options, "stdin-output-limit", int),
         clone_check=not options["no-clone-check"],
+        spool_limit=spool_limit(options["spool-limit"], off=bool(options["no-spool"])),
     )
 
 

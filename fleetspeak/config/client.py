@@ -16,6 +16,7 @@ from cryptography.x509 import Certificate
 from fleetspeak.config import textproto
 from fleetspeak.config.addresses import parse_host_port
 from fleetspeak.config.hardcoded import MODULE, NOTHING, Hardcoded
+from fleetspeak.config.sizes import DEFAULT_SPOOL_LIMIT
 from fleetspeak.config.trust import Trust, Unsafe
 from fleetspeak.core.proxies import parse_proxy
 from fleetspeak.errors import ConfigError
@@ -72,11 +73,14 @@ class ClientSettings:
     """Whether to look for signs that the state is a copy."""
     trust: Trust = field(default_factory=Trust)
     """By which files are opened."""
+    spool_limit: int | None = DEFAULT_SPOOL_LIMIT
+    """Bytes on the disk for messages that the server does not have yet; None: they are kept in memory only.  Without
+    a state file there is no spool, either."""
     warnings: tuple[str, ...] = ()
     """What was odd but could be passed over; to be logged at start."""
 
 
-RESTART_NEEDED = frozenset({"state_file", "clone_check", "stdin_time_limit", "stdin_output_limit"})
+RESTART_NEEDED = frozenset({"state_file", "clone_check", "spool_limit", "stdin_time_limit", "stdin_output_limit"})
 """Settings that a running client cannot change."""
 
 NOT_THE_CONNECTIONS = frozenset({"configuration_directory", "deployment_keys", "fixed_services", "trust", "warnings"})

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
+from fleetspeak.core.stored import Stored
 from fleetspeak.pb import common
 
 MAX_PENDING_COUNT = 100
@@ -14,7 +16,8 @@ MAX_PENDING_COUNT = 100
 MAX_PENDING_BYTES = 20 * 1024 * 1024
 """Bytes of them; the message that reaches the limit may exceed it."""
 
-_ORDER = (common.Message.HIGH, common.Message.MEDIUM, common.Message.LOW)
+ORDER = (common.Message.HIGH, common.Message.MEDIUM, common.Message.LOW)
+"""The priorities, the most urgent one first."""
 
 
 @dataclass(slots=True, eq=False)
@@ -27,6 +30,16 @@ class Entry:
     on_ack: Callable[[], None] | None
     """Who wants to hear that the server has it."""
     priority: common.Message.Priority.ValueType
+    stored: Stored | None = None
+    """Where it is on the disk, if it is."""
+
+
+class FlowFilter(NamedTuple):
+    """Which priorities are withheld."""
+
+    low: bool = False
+    medium: bool = False
+    high: bool = False
 
 
 class _Queue:
@@ -47,13 +60,30 @@ class OutboxLedger:
     """
 
     def __init__(self) -> None:
-        self._queues = {priority: _Queue() for priority in _ORDER}
+        self._queues = {priority: _Queue() for priority in ORDER}
         self._taken: set[Entry] = set()
+        self._filter = FlowFilter()
+        self._offered = list(self._queues.values())
 
     @property
     def ready(self) -> bool:
         """Will `take` give something?"""
-        return any(queue.line for queue in self._queues.values())
+        return any(queue.line for queue in self._offered)
+
+    @property
+    def flow_filter(self) -> FlowFilter:
+        """What `take` withholds.  A change holds for the next one."""
+        return self._filter
+
+    @flow_filter.setter
+    def flow_filter(self, value: FlowFilter) -> None:
+        self._filter = value
+        withheld = {
+            common.Message.LOW: value.low,
+            common.Message.MEDIUM: value.medium,
+            common.Message.HIGH: value.high,
+        }
+        self._offered = [queue for priority, queue in self._queues.items() if not withheld[priority]]
 
     def accepts(self, priority: common.Message.Priority.ValueType) -> bool:
         """Is there room for one more message of this priority?  ValueError for an unknown one."""
@@ -65,14 +95,20 @@ class OutboxLedger:
         queue = self._queue(priority)
         return queue.count, queue.bytes
 
-    def add(self, message: common.Message, size: int, on_ack: Callable[[], None] | None = None) -> Entry:
+    def add(
+        self,
+        message: common.Message,
+        size: int,
+        on_ack: Callable[[], None] | None = None,
+        stored: Stored | None = None,
+    ) -> Entry:
         """Accept a message of `size` serialized bytes.
 
         Raises ValueError if its priority is unknown or its queue is full: ask `accepts` before.
         """
         if not self.accepts(message.priority):
             raise ValueError("the queue of this priority is full")
-        entry = Entry(message, size, on_ack, message.priority)
+        entry = Entry(message, size, on_ack, message.priority, stored)
         queue = self._queues[entry.priority]
         queue.count += 1
         queue.bytes += size
@@ -82,11 +118,11 @@ class OutboxLedger:
     def take(self, max_count: int, max_bytes: int) -> list[Entry]:
         """Give out what is next, by priority and then age, as far as it fits; the first one always fits.
 
-        Nothing is overtaken: where one does not fit, it ends.
+        Nothing is overtaken: where one does not fit, it ends.  Priorities that are withheld are passed over.
         """
         taken: list[Entry] = []
         room = max_bytes
-        for queue in self._queues.values():
+        for queue in self._offered:
             while queue.line and len(taken) < max_count:
                 if taken and queue.line[0].size > room:
                     max_count = 0

@@ -332,6 +332,7 @@ def client_settings(**changes: Any) -> ClientSettings:
         "streaming": False,
         "configuration_directory": None,
         "state_file": None,
+        "spool_limit": None,
         "communicator": client.CommunicatorConfig(),
     }
     return ClientSettings(**(values | changes))

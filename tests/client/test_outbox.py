@@ -30,27 +30,6 @@ class OutboxTests(SynchronousTestCase):
         for number in range(MAX_PENDING_COUNT):
             self.successResultOf(self.outbox.submit(message(str(number))))
 
-    def test_item_32_what_is_submitted_comes_out_in_order(self) -> None:
-        for number in range(10):
-            self.successResultOf(self.outbox.submit(message(str(number))))
-        taken = self.outbox.take(100, PLENTY)
-        self.assertEqual(labels(taken), [str(number) for number in range(10)])
-        self.outbox.ack(taken)
-        self.assertEqual(self.outbox.take(100, PLENTY), [])
-        self.assertEqual(self.outbox.pending(common.Message.MEDIUM), (0, 0))
-
-    def test_item_33_what_is_nacked_comes_again(self) -> None:
-        self.outbox.submit(message("a"))
-        self.outbox.submit(message("b"))
-        self.outbox.nack(self.outbox.take(100, PLENTY))
-        self.assertEqual(labels(self.outbox.take(100, PLENTY)), ["a", "b"])
-
-    def test_item_36_higher_priorities_first(self) -> None:
-        low, medium, high = common.Message.LOW, common.Message.MEDIUM, common.Message.HIGH
-        for label, priority in (("L1", low), ("M2", medium), ("H3", high), ("H4", high), ("M5", medium), ("L6", low)):
-            self.outbox.submit(message(label, priority))
-        self.assertEqual(labels(self.outbox.take(100, PLENTY)), ["H3", "H4", "M2", "M5", "L1", "L6"])
-
     def test_an_unknown_priority_becomes_medium(self) -> None:
         odd = message("odd", 17)
         self.successResultOf(self.outbox.submit(odd))
@@ -64,7 +43,7 @@ class OutboxTests(SynchronousTestCase):
         self.successResultOf(self.outbox.submit(message("small")))
         self.assertEqual(labels(self.outbox.take(100, PLENTY)), ["small"])
 
-    def test_item_34_the_101st_waits_for_room_and_others_do_not(self) -> None:
+    def test_the_101st_waits_for_room_and_other_priorities_do_not(self) -> None:
         self.fill()
         waiting = self.outbox.submit(message("late"))
         self.assertNoResult(waiting)

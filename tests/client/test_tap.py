@@ -70,6 +70,15 @@ class OptionsTests(SynchronousTestCase):
         self.assertTrue(IService.providedBy(makeService(options)))
         self.assertFalse((config_path / "state").exists(), "nothing is kept before the service starts")
 
+    def test_the_spool(self) -> None:
+        given = ("--trusted-cert-file", str(self.authority), "--server=a:1", f"--config-path={self.folder}")
+        self.assertEqual(256 << 20, settings_of(self.options(*given)).spool_limit)
+        self.assertEqual(64 << 20, settings_of(self.options(*given, "--spool-limit=64MiB")).spool_limit)
+        self.assertIsNone(settings_of(self.options(*given, "--no-spool")).spool_limit)
+        self.assertIn("at least 1MiB", self.refusal(*given, "--spool-limit=1000"))
+        self.assertIn("--spool-limit: no size: 'much'", self.refusal(*given, "--spool-limit=much"))
+        self.assertIn("goes without --no-spool", self.refusal(*given, "--spool-limit=64MiB", "--no-spool"))
+
     def test_the_file_of_the_go_client(self) -> None:
         path = self.folder / "client.config"
         path.write_text(self.file(streaming="true"))

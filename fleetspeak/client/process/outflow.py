@@ -163,6 +163,10 @@ class Outflow:
             flight.accepted.cancel()
 
     def _not_accepted(self, failure: Failure, message: common.Message) -> None:
+        if not failure.check(ValueError):  # type: ignore[no-untyped-call]
+            # It was not refused, but is lost with the client that is about to stop: its sender must not be told that
+            # it is safe, nor hear of those behind it.
+            self._tell = None
         if failure.check(CancelledError):  # type: ignore[no-untyped-call]
             self._log.warn("service {service}: a message of its process was dropped", service=self._service)
         else:

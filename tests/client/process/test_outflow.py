@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
+from fleetspeak.client.outbox import OutboxClosed
 from fleetspeak.client.process.outflow import ACKED_SHARE, MAX_FLYING, PIPE_SHARE, Outflow
 from fleetspeak.pb import common
 
@@ -107,6 +108,18 @@ class Outflows(SynchronousTestCase):
         two.callback(None)
         self.assertEqual([1, 4], self.told)
         self.assertEqual(1, len(self.flushLoggedErrors()) + 1)
+
+    def test_what_is_lost_at_a_stop_is_not_called_safe(self) -> None:
+        self.outflow.tell_from_here(self.told.append)
+        self.outflow.put([message("1"), message("2"), message("3")])
+        one, two, three = self.waiting
+        one.callback(None)
+        two.errback(OutboxClosed("the client is stopping"))
+        three.callback(None)
+        self.assertEqual([1], self.told)
+        self.outflow.put([message("4")])
+        self.outflow.drop()
+        self.assertEqual([1], self.told)
 
     def test_the_larger_share_ends_too(self) -> None:
         self.outflow.tell_from_here(self.told.append)

@@ -1,0 +1,1 @@
+"""The part of the outbox that is on the disk."""
