@@ -55,6 +55,8 @@ ALLOWED: dict[str, set[str]] = {
     "fleetspeak.plugins.communicators": {"fleetspeak.client", "fleetspeak.interfaces"},
     "fleetspeak.plugins.dialers": {"fleetspeak.client", "fleetspeak.interfaces"},
     "fleetspeak.client_connector": BASE | {"fleetspeak.client_connector", "fleetspeak.wire"},
+    "fleetspeak.client_connector.tx": BASE
+    | {"fleetspeak.client_connector", "fleetspeak.wire", "twisted", "zope.interface"},
     "fleetspeak.server_connector": BASE | SERVER_ONLY | {"fleetspeak.server_connector"},
     "fleetspeak.cli": SETTINGS | SERVER_ONLY | {"fleetspeak.cli", "twisted"},
     "fleetspeak.cli.demo": SETTINGS

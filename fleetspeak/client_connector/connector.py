@@ -19,25 +19,29 @@ the message is on the client's disk.
 from __future__ import annotations
 
 import os
-import stat
 import struct
 import sys
 import threading
 from typing import BinaryIO
 
-from fleetspeak.pb import channel, common
+from fleetspeak.client_connector.inherited import ack_descriptor
+from fleetspeak.client_connector.messages import (
+    check_sendable,
+    heartbeat_message,
+    startup_message,
+    want_acks_message,
+)
+from fleetspeak.pb import common
 
 MAX_SIZE = 2 * 1024 * 1024
 """Bytes in one serialized message; exactly so many are allowed."""
 
 _INFD = "FLEETSPEAK_COMMS_CHANNEL_INFD"
 _OUTFD = "FLEETSPEAK_COMMS_CHANNEL_OUTFD"
-_ACKFD = "FLEETSPEAK_COMMS_CHANNEL_ACKFD"
 _NUMBER = struct.Struct("<I")
 _COUNT = struct.Struct("<Q")
 _MAGIC = 0xF1EE1001
 _MAGIC_BYTES = _NUMBER.pack(_MAGIC)
-_SYSTEM = "system"
 
 
 class ProtocolError(Exception):
@@ -71,9 +75,9 @@ class FleetspeakConnection:
         with self._write_lock:
             self._write_file.write(_MAGIC_BYTES)
             self._write_file.flush()
-        self._write(_startup_message(version))
+        self._write(startup_message(version))
         if self._acks is not None:
-            self._write(common.Message(message_type="WantAcks", destination=common.Address(service_name=_SYSTEM)))
+            self._write(want_acks_message())
         with self._read_lock:
             self._read_magic()
 
@@ -88,10 +92,7 @@ class FleetspeakConnection:
         @raise ValueError: no `fleetspeak.Message`, over `MAX_SIZE`, or addressed to the client itself.
         @raise BrokenPipeError: the client is gone, and may not have the message.
         """
-        if not isinstance(message, common.Message):
-            raise ValueError("Send requires a fleetspeak.Message")
-        if message.destination.service_name == _SYSTEM:
-            raise ValueError('Only predefined messages can have destination.service_name == "system"')
+        check_sendable(message)
         return self._write(message, counts=True)
 
     def Recv(self) -> tuple[common.Message, int]:
@@ -111,7 +112,7 @@ class FleetspeakConnection:
 
     def Heartbeat(self) -> None:
         """Tell the client that this process is alive; for services whose heartbeats are watched."""
-        self._write(common.Message(message_type="Heartbeat", destination=common.Address(service_name=_SYSTEM)))
+        self._write(heartbeat_message())
 
     def _write(self, message: common.Message, *, counts: bool = False) -> int:
         """Write a message.  If it `counts`, wait for the client's ack, where there are acks."""
@@ -165,20 +166,8 @@ class _AckReader:
     @classmethod
     def from_environment(cls) -> _AckReader | None:
         """The one that the client offers, if it does and it came to this process."""
-        text = os.environ.get(_ACKFD, "")
-        if not text.isdecimal() or sys.platform == "win32":
-            return None
-        descriptor = int(text)
-        try:
-            import fcntl
-
-            readable = fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY
-            if not readable or not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
-                return None
-            os.set_inheritable(descriptor, False)
-        except (OSError, OverflowError):
-            return None  # whoever started this process for the client has not handed it down
-        return cls(descriptor)
+        descriptor = ack_descriptor()
+        return None if descriptor is None else cls(descriptor)
 
     def wait_for(self, number: int) -> None:
         """Return when so many messages are acked.  Raises BrokenPipeError if the client is gone before that.
@@ -208,12 +197,6 @@ class _AckReader:
                 (self._acked,) = _COUNT.unpack(data[-_COUNT.size :])
             self._changed.notify_all()
         self._gone = not data
-
-
-def _startup_message(version: str | None) -> common.Message:
-    message = common.Message(message_type="StartupData", destination=common.Address(service_name=_SYSTEM))
-    message.data.Pack(channel.StartupData(pid=os.getpid(), version=version or ""))
-    return message
 
 
 def _open_from_environment(variable: str, mode: str) -> BinaryIO:

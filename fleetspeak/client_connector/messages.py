@@ -28,15 +28,20 @@ def want_acks_message() -> common.Message:
     return _to_system("WantAcks")
 
 
+def check_sendable(message: common.Message) -> None:
+    """Raises ValueError: no `fleetspeak.Message`, or addressed to the client itself."""
+    if not isinstance(message, common.Message):
+        raise ValueError("Send requires a fleetspeak.Message")
+    if message.destination.service_name == SYSTEM:
+        raise ValueError('Only predefined messages can have destination.service_name == "system"')
+
+
 def body_of(message: common.Message) -> bytes:
     """A service's message as the channel carries it.
 
     @raise ValueError: no `fleetspeak.Message`, over 2 MiB, or addressed to the client itself.
     """
-    if not isinstance(message, common.Message):
-        raise ValueError("Send requires a fleetspeak.Message")
-    if message.destination.service_name == SYSTEM:
-        raise ValueError('Only predefined messages can have destination.service_name == "system"')
+    check_sendable(message)
     body = message.SerializeToString()
     if len(body) > channelframes.MAX_MESSAGE:
         raise ValueError(

@@ -16,6 +16,10 @@ LONGEST_DELAY = 15.0
 """Seconds; no delay is longer."""
 
 
+ANSWER_TIME = 5.0
+"""Seconds that a client gets to answer, at least, if somebody listens at all."""
+
+
 class NotRunning(ConnectionError):
     """Nobody listens at the socket: the client is not running (yet), or lacks this service."""
 

@@ -26,16 +26,20 @@ from types import TracebackType
 from fleetspeak.client_connector import socketfile
 from fleetspeak.client_connector.messages import startup_message
 from fleetspeak.client_connector.relentless import ID_SIZE, READ_SIZE, Relentless
-from fleetspeak.client_connector.socketfile import FIRST_DELAY, ConnectionClosed, Delays, NotRunning, UnsafeSocket
+from fleetspeak.client_connector.socketfile import (
+    ANSWER_TIME,
+    FIRST_DELAY,
+    ConnectionClosed,
+    Delays,
+    NotRunning,
+    UnsafeSocket,
+)
 from fleetspeak.errors import ProtocolError
 from fleetspeak.pb import common
 
 __all__ = ["ConnectionClosed", "NotRunning", "SocketConnection", "UnsafeSocket"]
 
 _log = logging.getLogger(__name__)
-
-ANSWER_TIME = 5.0
-"""Seconds that a client gets to answer, at least, if somebody listens at all."""
 
 _OVER = select.POLLHUP | select.POLLERR
 
