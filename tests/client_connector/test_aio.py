@@ -18,7 +18,9 @@ from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from fleetspeak.client_connector import aio, relentless, socketfile
-from fleetspeak.client_connector.aio import ConnectionClosed, DaemonConnection, NotRunning, UnsafeSocket, connect
+from fleetspeak.client_connector.aio import ConnectionClosed, NotRunning, UnsafeSocket, connect
+from fleetspeak.client_connector.aio import socket as aio_socket
+from fleetspeak.client_connector.aio.daemon import DaemonConnection
 from fleetspeak.pb import common
 from fleetspeak.wire import channelframes
 from fleetspeak.wire.channelframes import MAGIC
@@ -170,7 +172,7 @@ class Pipes(SynchronousTestCase):
 class SocketVariant(ServiceCase):
     def setUp(self) -> None:
         super().setUp()
-        for module in (aio, socketfile):
+        for module in (aio_socket, socketfile):
             self.patch(module, "FIRST_DELAY", 0.05)
         logging.getLogger("fleetspeak").setLevel(logging.CRITICAL)
 
@@ -336,7 +338,7 @@ class Sockets(SocketVariant):
         await self.running(program())
 
     async def test_a_client_that_is_busy_with_another_process(self) -> None:
-        self.patch(aio, "ANSWER_TIME", 0.2)
+        self.patch(aio_socket, "ANSWER_TIME", 0.2)
         self.serve()
 
         async def program() -> None:

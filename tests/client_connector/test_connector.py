@@ -97,55 +97,55 @@ class Behaviour(SynchronousTestCase):
         error = self.assertRaises(expected, call, *arguments)
         self.assertEqual(recorded["text"], str(error))
 
-    def test_send_of_something_else(self) -> None:
+    def test_item_124_send_of_something_else(self) -> None:
         self.raises("Send(object())", ValueError, connected()[0].Send, object())
 
-    def test_send_to_system(self) -> None:
+    def test_item_124_send_to_system(self) -> None:
         message = common.Message(destination=common.Address(service_name="system"))
         self.raises("Send to service system", ValueError, connected()[0].Send, message)
 
-    def test_send_of_too_much(self) -> None:
+    def test_item_124_send_of_too_much(self) -> None:
         message = common.Message()
         message.data.value = bytes(2 * 1024 * 1024)
         self.raises("Send of 2 MiB payload", ValueError, connected()[0].Send, message)
 
-    def test_send_of_exactly_as_much_as_is_allowed(self) -> None:
+    def test_item_124_send_of_exactly_as_much_as_is_allowed(self) -> None:
         case = BEHAVIOUR["Send of a message with serialized size exactly 2097152 is accepted"]
         message = common.Message()
         message.data.value = bytes(MAX_SIZE - 8)
         self.assertEqual(case["size"], message.ByteSize())
         self.assertEqual(case["returned"], connected()[0].Send(message))
 
-    def test_wrong_first_magic(self) -> None:
+    def test_item_124_wrong_first_magic(self) -> None:
         case = "constructor with wrong first magic (4 bytes 00)"
         self.raises(case, ProtocolError, FleetspeakConnection, None, io.BytesIO(bytes(4)), io.BytesIO())
 
-    def test_recv(self) -> None:
+    def test_item_124_recv(self) -> None:
         recorded = BEHAVIOUR["Recv of a good frame"]
         connection, _ = connected(bytes.fromhex(recorded["input_hex"]))
         message, size = connection.Recv()
         self.assertEqual(recorded["result"], [{"message_type": message.message_type}, size])
 
-    def test_recv_of_too_much(self) -> None:
+    def test_item_124_recv_of_too_much(self) -> None:
         connection, _ = connected((MAX_SIZE + 1).to_bytes(4, "little"))
         self.raises("Recv with size 2097153", ProtocolError, connection.Recv)
 
-    def test_recv_with_a_bad_magic_behind(self) -> None:
+    def test_item_124_recv_with_a_bad_magic_behind(self) -> None:
         connection, _ = connected(bytes.fromhex("030000002a0158") + bytes((1, 2, 3, 4)))
         self.raises("Recv with bad trailing magic", ProtocolError, connection.Recv)
 
-    def test_recv_when_the_client_is_gone(self) -> None:
+    def test_item_124_recv_when_the_client_is_gone(self) -> None:
         self.raises("Recv at EOF before size", struct.error, connected()[0].Recv)
 
-    def test_recv_when_the_client_goes_inside_a_message(self) -> None:
+    def test_item_124_recv_when_the_client_goes_inside_a_message(self) -> None:
         connection, _ = connected(bytes.fromhex("030000002a01"))
         self.assertRaises(struct.error, connection.Recv)
 
-    def test_no_environment(self) -> None:
+    def test_item_124_no_environment(self) -> None:
         with mock.patch.dict(os.environ, clear=True):
             self.raises("constructor without env", ValueError, FleetspeakConnection)
 
-    def test_environment_that_is_no_number(self) -> None:
+    def test_item_124_environment_that_is_no_number(self) -> None:
         with mock.patch.dict(os.environ, {"FLEETSPEAK_COMMS_CHANNEL_INFD": "abc"}):
             self.raises("constructor with non-numeric INFD", ValueError, FleetspeakConnection)
 
@@ -153,14 +153,14 @@ class Behaviour(SynchronousTestCase):
 class Names(SynchronousTestCase):
     """Item 125: what existing services import and call."""
 
-    def test_public_names_and_signatures(self) -> None:
+    def test_item_125_public_names_and_signatures(self) -> None:
         self.assertEqual(2097152, connector.MAX_SIZE)
         self.assertEqual((Exception,), ProtocolError.__bases__)
         parameters = inspect.signature(FleetspeakConnection).parameters.values()
         self.assertEqual(["version", "read_file", "write_file"], [each.name for each in parameters])
         self.assertEqual([None, None, None], [each.default for each in parameters])
 
-    def test_needs_no_twisted_and_no_grpc(self) -> None:
+    def test_item_125_needs_no_twisted_and_no_grpc(self) -> None:
         code = (
             "import sys, fleetspeak.client_connector.connector as c; "
             "sys.exit(any(name.split('.')[0] in ('twisted', 'grpc', 'zope', 'absl', 'cryptography') "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import struct
@@ -13,10 +14,13 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
 from fleetspeak.client_connector import relentless, socketfile, tx
-from fleetspeak.client_connector.tx import ConnectionClosed, DaemonConnection, NotRunning, UnsafeSocket, connect
+from fleetspeak.client_connector.tx import ConnectionClosed, NotRunning, UnsafeSocket, connect
+from fleetspeak.client_connector.tx import socket as tx_socket
+from fleetspeak.client_connector.tx.daemon import DaemonConnection
 from fleetspeak.pb import common
 from fleetspeak.wire import channelframes
 from fleetspeak.wire.channelframes import MAGIC
+from fleetspeak.wire.channelreader import ChannelReader
 from tests.client.process.children import message, until
 from tests.client_connector.socketcase import ServiceCase, to_server
 from tests.client_connector.variants import TX_HEAD, TX_TAIL, DaemonVariants
@@ -53,6 +57,38 @@ class Pipes(TestCase):
         for each in types:
             frame = channelframes.encode(common.Message(message_type=each).SerializeToString())
             os.write(self.to_process[1], frame)
+
+    async def test_item_83_an_echo_and_an_orderly_end(self) -> None:
+        connection = await self.connection()
+
+        async def echo() -> None:
+            async for got in connection:
+                got.message_type += "Reply"
+                await connection.send(got)
+            await connection.close()
+
+        echoing = Deferred.fromCoroutine(echo())
+        reader = ChannelReader(0.0)
+        os.set_blocking(self.from_process[0], False)
+        replies: list[str] = []
+        ended = False
+
+        def look() -> bool:
+            nonlocal ended
+            with contextlib.suppress(BlockingIOError):
+                data = os.read(self.from_process[0], 1 << 16)
+                ended = not data
+                replies.extend(common.Message.FromString(body).message_type for body in reader.feed(data, 0.0))
+            return ended
+
+        for number in (1, 2, 3):
+            self.give("abc" * number)
+        await until(lambda: look() or len(replies) == 4)
+        self.assertEqual(["StartupData", "abcReply", "abcabcReply", "abcabcabcReply"], replies)
+        os.close(self.ours.pop(0))
+        await echoing
+        await until(look)
+        reader.finish()
 
     async def test_a_cancelled_receive_loses_nothing(self) -> None:
         connection = await self.connection()
@@ -141,7 +177,7 @@ class Pipes(TestCase):
 class Sockets(ServiceCase):
     def setUp(self) -> None:
         super().setUp()
-        for module in (tx, socketfile):
+        for module in (tx_socket, socketfile):
             self.patch(module, "FIRST_DELAY", 0.05)
 
     async def connected(self, **options: Any) -> tx.Connection:
@@ -222,7 +258,7 @@ class Sockets(ServiceCase):
                 await service.process(big)
 
         processing = Deferred.fromCoroutine(process_more())
-        assert isinstance(connection, tx.SocketConnection)
+        assert isinstance(connection, tx_socket.SocketConnection)
         await until(lambda: not connection.wants_data)
         self.assertLess(len(connection.machine._inbox), 7)
         for _ in range(20):
@@ -274,7 +310,7 @@ class Sockets(ServiceCase):
         await self.assertFailure(waiting, CancelledError)
 
     async def test_a_client_that_is_busy_with_another_process(self) -> None:
-        self.patch(tx, "ANSWER_TIME", 0.2)
+        self.patch(tx_socket, "ANSWER_TIME", 0.2)
         self.serve()
         await self.connected()
         await self.assertFailure(connect(reactor, self.path, timeout=0), TimeoutError)

@@ -6,7 +6,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from fleetspeak.client.services.daemon import DaemonFactory, Limits
+from fleetspeak.client.services.daemon import DaemonFactory
+from fleetspeak.client.services.daemonconfig import Limits
 from fleetspeak.pb import daemon_config
 from tests.client.process.children import context, message, until
 
@@ -79,7 +80,9 @@ class DaemonVariants:
     def start(self: Any, program: str, **config: Any) -> Any:
         """A Daemon service that runs this program."""
         argv: Sequence[str] = (sys.executable, "-c", self.head + program + self.tail)
-        service = DaemonFactory().make(daemon_config.Config(argv=argv, **config), self.context)
+        service = DaemonFactory().make(
+            daemon_config.Config(argv=argv, disable_resource_monitoring=True, **config), self.context
+        )
         service.start()  # type: ignore[func-returns-value]
         self.addCleanup(service.stop)
         return service
@@ -156,7 +159,8 @@ async def main():
     os._exit(1)
 """
         argv: Sequence[str] = (sys.executable, "-c", self.head + program + self.tail)
-        service = DaemonFactory(Limits(respawn_delay=0.05)).make(daemon_config.Config(argv=argv), self.context)
+        config = daemon_config.Config(argv=argv, disable_resource_monitoring=True)
+        service = DaemonFactory(Limits(respawn_delay=0.05)).make(config, self.context)
         service.start()  # type: ignore[func-returns-value]
         self.addCleanup(service.stop)
         for number in range(3):

@@ -16,7 +16,7 @@ _BODIES = st.lists(st.binary(max_size=200), max_size=6)
 
 
 class DecoderTests(SynchronousTestCase):
-    def test_the_upstream_connectors_bytes_are_read_and_made(self) -> None:
+    def test_item_86_the_upstream_connectors_bytes_are_read_and_made(self) -> None:
         """client-tests 86: byte for byte."""
         for step in vectors.load("channel_frames")["python_connector"]:
             sent = bytes.fromhex(step.get("hex", ""))
@@ -29,7 +29,7 @@ class DecoderTests(SynchronousTestCase):
             common.Message.FromString(body)
             self.assertEqual(MAGIC + channelframes.encode(body), start + sent)
 
-    def test_the_go_clients_bytes_are_read(self) -> None:
+    def test_item_86_the_go_clients_bytes_are_read(self) -> None:
         magic, message = vectors.load("channel_frames")["go_client_to_daemon"]
         decoder = Decoder()
         self.assertEqual(decoder.feed(bytes.fromhex(magic["hex"])), [])
@@ -70,7 +70,7 @@ class DecoderTests(SynchronousTestCase):
             seen.append(decoder.awaiting)
         self.assertEqual(seen, ["magic", "length", "body", "magic", "length"])
 
-    def test_two_mebibytes_pass_and_one_byte_more_is_refused_on_both_ends(self) -> None:
+    def test_item_86_two_mebibytes_pass_and_one_byte_more_is_refused_on_both_ends(self) -> None:
         """client-tests 86."""
         frame = channelframes.encode(bytes(MAX_MESSAGE))
         [body] = Decoder().feed(MAGIC + frame)
@@ -79,7 +79,7 @@ class DecoderTests(SynchronousTestCase):
         error = self.assertRaises(TooLarge, Decoder().feed, MAGIC + struct.pack("<I", MAX_MESSAGE + 1))
         self.assertIn("read unexpected size, want less than [200000], got [200001]", str(error))
 
-    def test_garbage_is_named(self) -> None:
+    def test_item_85_garbage_is_named(self) -> None:
         """client-tests 85."""
         error = self.assertRaises(ProtocolError, Decoder().feed, b"garbage!")
         self.assertIn("unexpected magic number, want [f1ee1001]", str(error))

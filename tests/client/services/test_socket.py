@@ -4,89 +4,26 @@ from __future__ import annotations
 
 import os
 import socket as sockets
-import stat
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.logger import capturedLogs
-from twisted.trial.unittest import SynchronousTestCase, TestCase
-from zope.interface import implementer
-from zope.interface.verify import verifyObject
 
 from fleetspeak.client.services import socket
-from fleetspeak.client.services.socket import SocketFactory, SocketService
-from fleetspeak.client.sockets import listening
+from fleetspeak.client.services.socket import SocketService
 from fleetspeak.client.sockets.connection import Limits
 from fleetspeak.client.sockets.listening import PeerCredentials
-from fleetspeak.client.stats import Stats
 from fleetspeak.errors import ConfigError, TooLarge
-from fleetspeak.interfaces import IClientService, IClientServiceFactory, IClientStats
-from fleetspeak.pb import common, daemon_config, monitoring, socket_config
-from fleetspeak.testing.clientside import RecordingContext
+from fleetspeak.pb import common, monitoring
 from fleetspeak.wire import channelframes
 from tests import vectors
-from tests.client.process.children import context, message, until
+from tests.client.process.children import message, until
+from tests.client.sockets.case import SocketCase
 from tests.client.sockets.peer import MAGIC, Peer, connect, from_process
 
 RECORDED = vectors.load("channel_frames")["socket_service"]
-QUICK = Limits(linger=0.3)
-
-
-@implementer(IClientStats)
-@dataclass
-class Counter:
-    """Keeps what `socket_closed` was told."""
-
-    closed: list[Exception | None] = field(default_factory=list)
-
-    def socket_closed(self, service: str, error: Exception | None) -> None:
-        self.closed.append(error)
-
-
-class SocketCase(TestCase):
-    timeout = 30
-
-    def setUp(self) -> None:
-        folder = TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.folder = Path(folder.name)
-        self.path = str(self.folder / "made" / "socket")
-        self.context = context()
-        self.counter = Counter()
-        self.context.stats = Stats([self.counter])  # type: ignore[list-item]
-
-    def make(self, limits: Limits = QUICK, **config: Any) -> SocketService:
-        made = SocketFactory(limits).make(socket_config.Config(**{"api_proxy_path": self.path} | config), self.context)
-        assert isinstance(made, SocketService)
-        return made
-
-    def service(self, limits: Limits = QUICK) -> SocketService:
-        """An installed and started service."""
-        service = self.make(limits)
-        service.start()
-        self.addCleanup(service.stop)
-        return service
-
-    async def peer(self) -> Peer:
-        """A process that has connected and keeps to the protocol."""
-        peer = await connect(self.path)
-        self.addCleanup(peer.close)
-        peer.begin()
-        return peer
-
-    async def ready_peer(self) -> Peer:
-        """The same, once the service talks to it."""
-        peer = await self.peer()
-        await until(lambda: peer.raw)
-        return peer
-
-    def process(self, service: SocketService, sent: common.Message) -> Deferred[None]:
-        """As the inbox does it."""
-        return Deferred.fromCoroutine(service.process(sent))
 
 
 class Talking(SocketCase):
@@ -342,66 +279,6 @@ class Acks(SocketCase):
         self.assertEqual([b"%016d" % 1], peer.acked)
 
 
-class Left(SocketCase):
-    """What a process left unread goes to the next one."""
-
-    async def test_unread_messages_go_to_the_next_connection(self) -> None:
-        service = self.service()
-        peer = await self.ready_peer()
-        assert peer.transport is not None
-        await service.process(message("read"))
-        await until(lambda: peer.messages)
-        peer.transport.pauseProducing()  # type: ignore[attr-defined]
-        for number in range(3):
-            await service.process(message(f"unread {number}"))
-        peer.transport.abortConnection()  # type: ignore[attr-defined]
-        await until(lambda: self.counter.closed)
-        following = await self.ready_peer()
-        await service.process(message("new"))
-        await until(lambda: len(following.messages) == 4)
-        self.assertEqual(["unread 0", "unread 1", "unread 2", "new"], following.types())
-
-    async def test_what_was_read_does_not(self) -> None:
-        service = self.service()
-        peer = await self.ready_peer()
-        for number in range(3):
-            await service.process(message(f"read {number}"))
-        await until(lambda: len(peer.messages) == 3)
-        await peer.close()
-        following = await self.ready_peer()
-        await service.process(message("new"))
-        await until(lambda: following.messages)
-        self.assertEqual(["new"], following.types())
-
-    async def test_a_message_that_found_no_room_in_a_dying_process_reaches_the_next(self) -> None:
-        service = self.service()
-        peer = await self.ready_peer()
-        assert peer.transport is not None
-        peer.transport.pauseProducing()  # type: ignore[attr-defined]
-        big = message("Big")
-        big.data.value = bytes(1024 * 1024)
-        waiting = self.process(service, big)
-        peer.transport.abortConnection()  # type: ignore[attr-defined]
-        following = await self.ready_peer()
-        await waiting
-        await until(lambda: following.types() == ["Big"])
-
-    async def test_a_process_that_takes_nothing_holds_up_process(self) -> None:
-        service = self.service()
-        peer = await self.ready_peer()
-        assert peer.transport is not None
-        peer.transport.pauseProducing()  # type: ignore[attr-defined]
-        big = message("Big")
-        big.data.value = bytes(1024 * 1024)
-        waiting = self.process(service, big)
-        self.assertNoResult(waiting)
-        waiting.cancel()
-        await self.assertFailure(waiting, CancelledError)
-        peer.transport.resumeProducing()  # type: ignore[attr-defined]
-        await service.process(message("next"))
-        await until(lambda: peer.types() == ["Big", "next"])
-
-
 class Misbehaving(SocketCase):
     async def test_item_84_a_dead_peer_loses_its_place(self) -> None:
         self.service(Limits(read_limit=0.2, linger=0.2))
@@ -474,11 +351,6 @@ class Misbehaving(SocketCase):
         self.assertEqual((b"", []), (stranger.raw, self.counter.closed))
         await self.ready_peer()
 
-    def test_the_kernel_tells_who_has_connected(self) -> None:
-        here, there = sockets.socketpair()
-        with here, there:
-            self.assertEqual(PeerCredentials(os.getpid(), os.geteuid()), listening.credentials_of(here))
-
 
 class Stopping(SocketCase):
     def test_item_117_without_any_connection(self) -> None:
@@ -534,71 +406,3 @@ class Stopping(SocketCase):
             other.bind(self.path)
             service.stop()
             self.assertTrue(Path(self.path).exists())
-
-
-class Files(SocketCase):
-    def test_item_118_the_socket_is_for_us_alone(self) -> None:
-        self.path = str(self.folder / "a" / "b" / "socket")
-        self.service()
-        self.assertEqual(stat.S_IFSOCK | 0o600, os.lstat(self.path).st_mode)
-        for directory in (self.folder / "a", self.folder / "a" / "b"):
-            self.assertEqual(stat.S_IFDIR | 0o700, os.lstat(directory).st_mode)
-        self.assertFalse(os.path.exists(self.path + ".tmp"))
-
-    def test_item_118_in_a_directory_that_others_can_read_it_is_not_installed(self) -> None:
-        (self.folder / "made").mkdir(0o755)
-        (self.folder / "made").chmod(0o755)
-        error = self.assertRaises(ConfigError, self.make().start)
-        self.assertIn("drwxr-xr-x, expected drwx------", str(error))
-        self.assertEqual([], os.listdir(self.folder / "made"))
-
-    def test_nor_behind_a_link(self) -> None:
-        (self.folder / "real").mkdir(0o700)
-        (self.folder / "made").symlink_to("real")
-        self.assertIn("lrwxrwxrwx", str(self.assertRaises(ConfigError, self.make().start)))
-
-    def test_an_old_socket_is_replaced(self) -> None:
-        (self.folder / "made").mkdir(0o700)
-        for name in (self.path, self.path + ".tmp"):
-            with sockets.socket(sockets.AF_UNIX) as old:
-                old.bind(name)
-        self.service()
-        self.assertEqual(["socket"], os.listdir(self.folder / "made"))
-
-    def test_anything_else_is_not(self) -> None:
-        (self.folder / "made").mkdir(0o700)
-        Path(self.path).write_text("important")
-        self.assertIn("is in the way", str(self.assertRaises(ConfigError, self.make().start)))
-        self.assertEqual("important", Path(self.path).read_text())
-
-
-class Configuration(SynchronousTestCase):
-    def refused(self, path: str) -> str:
-        config = socket_config.Config(api_proxy_path=path)
-        return str(self.assertRaises(ConfigError, SocketFactory().make, config, RecordingContext()))
-
-    def test_it_is_what_it_says(self) -> None:
-        verifyObject(IClientServiceFactory, SocketFactory())
-        made = SocketFactory().make(socket_config.Config(api_proxy_path="/x/y"), RecordingContext())
-        verifyObject(IClientService, made)
-
-    def test_a_path_is_required(self) -> None:
-        self.assertIn("api_proxy_path required", self.refused(""))
-        self.assertRaises(ConfigError, SocketFactory().make, None, RecordingContext())
-        self.assertRaises(ConfigError, SocketFactory().make, daemon_config.Config(), RecordingContext())
-
-    def test_item_115_a_path_that_is_too_long(self) -> None:
-        path = (
-            "/tmp/This is a really really long path that definitely will not fit in the sockaddr_un struct on most "
-            "unix platforms"
-        )
-        self.assertEqual(116, len(path))
-        self.assertEqual(
-            f"socket path is too long (120 chars) - max allowed length is 107: {path}.tmp", self.refused(path)
-        )
-        SocketFactory().make(socket_config.Config(api_proxy_path="/" + "x" * 102), RecordingContext())
-        self.assertIn("(108 chars)", self.refused("/" + "x" * 103))
-        self.assertIn("(109 chars)", self.refused("/" + "é" * 52))
-
-    def test_a_relative_path(self) -> None:
-        self.assertIn("must be absolute", self.refused("run/socket"))
