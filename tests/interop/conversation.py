@@ -34,7 +34,7 @@ class Conversation(TestCase):
         cls.server = cls.fleet.server(cls.server_kind)
         cls.server.start()
 
-    def converse(self, kind: Kind, transport: Transport) -> None:
+    def converse(self, kind: Kind, transport: Transport) -> Client:
         """A new client of that kind enrols, greets by all connectors, runs a command, and leaves nothing open."""
         client = self.fleet.client(kind, f"{kind.value} {transport}".replace(" ", "-"), transport)
         client.start()
@@ -43,6 +43,7 @@ class Conversation(TestCase):
         self.assert_lists(client)
         self.assert_nothing_pending(self.server, client)
         client.stop()
+        return client
 
     def await_enrolment(self, client: Client) -> None:
         """The server knows the client's id."""

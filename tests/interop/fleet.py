@@ -58,13 +58,17 @@ class Transport:
 
     streaming: bool
     deflate: bool = False
+    http2: bool = False
 
     def __str__(self) -> str:
-        return ("streaming" if self.streaming else "polling") + (" with deflate" if self.deflate else "")
+        kind = "streaming" if self.streaming else "polling"
+        return kind + (" with deflate" if self.deflate else "") + (" over HTTP2" if self.http2 else "")
 
 
 POLLING, POLLING_DEFLATE = Transport(False), Transport(False, True)
 STREAMING, STREAMING_DEFLATE = Transport(True), Transport(True, True)
+POLLING_HTTP2, STREAMING_HTTP2 = Transport(False, http2=True), Transport(True, http2=True)
+STREAMING_DEFLATE_HTTP2 = Transport(True, True, True)
 
 
 class Deployment:
@@ -214,6 +218,7 @@ class Client:
         (folder / "etc" / "communicator.txt").write_text(
             "max_poll_delay_seconds: 2 max_buffer_delay_seconds: 1 min_failure_delay_seconds: 1"
             + (" compression: COMPRESSION_DEFLATE" if transport.deflate else "")
+            + (" prefer_http2: true" if transport.http2 else "")
         )
         for connector in connectors:
             (services / hello(connector)).write_text(_daemon(hello(connector), connector, "hello.py"))
@@ -254,6 +259,11 @@ class Client:
             serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
         )
         return ids.client_id_of_key(public)
+
+    def revoked(self) -> list[bytes]:
+        """The serial numbers of revoked certificates in its state file."""
+        state = self._state.read_bytes() if self._state.exists() else b""
+        return list(client_pb.ClientState.FromString(state).revoked_cert_serials)
 
     def clean_up(self) -> None:
         if hasattr(self, "program"):

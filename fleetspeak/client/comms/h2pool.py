@@ -8,6 +8,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import Factory
+from twisted.logger import Logger
 
 from fleetspeak.client.comms.endpoints import Endpoints
 from fleetspeak.client.comms.h2connection import H2Connection
@@ -19,6 +20,8 @@ AGAIN_AFTER = 3600.0
 
 class Http2:
     """Offers HTTP/2 to servers, and remembers which of them did not take it."""
+
+    _log = Logger()
 
     def __init__(self, endpoints: Endpoints, clock: IReactorTime) -> None:
         """@param endpoints: whose connections offer it."""
@@ -75,6 +78,8 @@ class Http2:
     def _connected(self, connection: H2Connection, server: Server) -> H2Connection | None:
         self._open.add(connection)
         connection.lost.addCallback(lambda _: self._open.discard(connection))
+        version = "HTTP/2" if connection.is_http2 else "HTTP/1.1"
+        self._log.debug("{server} speaks {version}", server=server, version=version)
         if not connection.is_http2:
             self._http1_until[server] = self._clock.seconds() + AGAIN_AFTER
             return None
