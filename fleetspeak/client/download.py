@@ -59,11 +59,11 @@ class BodyToDisk(Protocol):
         """@param max_bytes: how many may still come."""
         self._disk = disk
         self._left = max_bytes
-        self._waiting = 0
+        self._gathered = bytearray()
+        self._writing = False
         self._paused = False
+        self._ending: Failure | None = None
         self._is_over = False
-        self.received = 0
-        """Bytes so far."""
         self.done: Deferred[None] = Deferred(lambda _: self._leave())
 
     def dataReceived(self, data: bytes) -> None:  # noqa: N802
@@ -73,24 +73,32 @@ class BodyToDisk(Protocol):
             self._fail(Failure(TooLarge("the file has more bytes than were announced, or than the limit")))  # type: ignore[no-untyped-call]
             return
         self._left -= len(data)
-        self.received += len(data)
-        self._waiting += len(data)
-        self._disk.run(self._disk.file.write, data).addCallbacks(self._written, self._fail, (len(data),))
-        if self._waiting > MAX_WAITING and not self._paused and self.transport is not None:
+        self._gathered += data
+        self._write()
+        if len(self._gathered) > MAX_WAITING and not self._paused and self.transport is not None:
             self._paused = True
             self.transport.pauseProducing()  # type: ignore[attr-defined]
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:  # noqa: N802
-        if self._is_over:
-            return
-        self._is_over = True
-        outcome = None if reason.check(ResponseDone) else reason  # type: ignore[no-untyped-call]
-        # Behind everything that still waits for the disk; what came before a break stays.
-        self._disk.settled().addCallbacks(lambda _: self._end(outcome), self._end)
+        if not self._is_over:
+            self._ending = reason
+            self._write()
 
-    def _written(self, _: None, size: int) -> None:
-        self._waiting -= size
-        if self._paused and self._waiting <= MAX_WAITING // 2 and not self._is_over:
+    def _write(self) -> None:
+        """Write what was gathered while the disk was busy; what came before a break is written, too."""
+        if self._writing or self._is_over:
+            return
+        if self._gathered:
+            data, self._gathered = bytes(self._gathered), bytearray()
+            self._writing = True
+            self._disk.run(self._disk.file.write, data).addCallbacks(self._written, self._fail)
+        elif self._ending is not None:
+            self._end(None if self._ending.check(ResponseDone) else self._ending)  # type: ignore[no-untyped-call]
+
+    def _written(self, _: None) -> None:
+        self._writing = False
+        self._write()
+        if self._paused and not self._is_over:
             self._paused = False
             assert self.transport is not None
             self.transport.resumeProducing()  # type: ignore[attr-defined]

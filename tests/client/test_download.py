@@ -77,12 +77,24 @@ class BodyToDiskTests(FolderCase):
         self.body.connectionLost(Failure(error))
 
     def test_a_disk_that_is_slow_stops_the_reading(self) -> None:
+        self.body.dataReceived(b"the disk is busy with this one")
         self.body.dataReceived(b"x" * MAX_WAITING)
         self.assertEqual(self.transport.producerState, "producing")
         self.body.dataReceived(b"x")
         self.assertEqual(self.transport.producerState, "paused")
         self.thread.catch_up()
         self.assertEqual(self.transport.producerState, "producing")
+
+    def test_small_pieces_that_come_while_the_disk_is_busy_are_written_together(self) -> None:
+        for _ in range(1000):
+            self.body.dataReceived(b"x")
+        self.lose(ResponseDone())
+        calls = 0
+        while self.thread.calls:
+            self.thread.calls.pop(0)()
+            calls += 1
+        self.assertEqual((calls, self.disk.file.size), (2, 1000))
+        self.successResultOf(self.body.done)
 
     def test_it_is_done_when_all_is_written(self) -> None:
         self.body.dataReceived(b"abc")

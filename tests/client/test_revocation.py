@@ -6,12 +6,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from twisted.internet import reactor
+from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import deferLater
 from twisted.logger import LogLevel, capturedLogs
 from twisted.trial.unittest import TestCase
 
 from fleetspeak.client import state
 from fleetspeak.client.assembly import build_client
+from fleetspeak.client.comms import polling
 from fleetspeak.client.persistence.memory import MemoryPersistence
 from fleetspeak.client.revocation import INTERVAL, LIMIT, MAX_LIST, MAX_SERIAL
 from fleetspeak.client.service import ClientService
@@ -20,7 +22,7 @@ from fleetspeak.pb import client, system
 from fleetspeak.testing.clientside import RecordingEnding, client_settings
 from tests.client.comms.fakefiles import File, FileServer
 from tests.client.comms.fakeserver import Listening
-from tests.client.wholeclient import WholeClientCase
+from tests.client.wholeclient import PuppetFactory, WholeClientCase
 
 PATH = "/files/system/RevokedCertificates"
 
@@ -128,6 +130,8 @@ class RealServerTests(TestCase):
         folder = TemporaryDirectory()
         self.addCleanup(folder.cleanup)
         self.state_file = Path(folder.name) / "state"
+        (self.state_file.parent / "textservices").mkdir()
+        (self.state_file.parent / "textservices" / "s").write_text('name: "Service" factory: "Puppet"')
 
     async def test_item_65_the_state_file_has_it_and_the_next_handshake_heeds_it(self) -> None:
         listening, server = Listening(reactor), FileServer()
@@ -155,6 +159,25 @@ class RealServerTests(TestCase):
             await deferLater(reactor, 0.01)
         await again.stopService()
         self.assertEqual(len(server.requests), asked)
+        await listening.close()
+
+    async def test_item_135_a_server_that_accepts_and_never_answers_delays_no_service(self) -> None:
+        self.patch(polling, "FAREWELL", 0.1)
+        factory, listening = PuppetFactory(), Listening(reactor)
+        for listen in (listening.listen_plain, listening.listen):  # before TLS, and after it
+            settings = client_settings(
+                servers=(listen(Factory.forProtocol(Protocol)),),
+                trusted_certs=(listening.authority,),
+                configuration_directory=self.state_file.parent,
+                communicator=default_communicator(),
+            )
+            began = reactor.seconds()  # type: ignore[attr-defined]
+            service = build_client(settings, reactor, RecordingEnding(), factories={"Puppet": factory})
+            service.startService()
+            while not factory.made or factory.made[-1].calls != ["start"]:
+                await deferLater(reactor, 0.01)
+            self.assertLess(reactor.seconds() - began, 5)  # type: ignore[attr-defined]
+            await service.stopService()
         await listening.close()
 
     def kept(self) -> list[int]:

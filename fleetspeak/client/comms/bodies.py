@@ -42,21 +42,20 @@ class _Collector(Protocol):
     def __init__(self, limit: int, collected: Deferred[bytes]) -> None:
         self._limit = limit
         self._collected = collected
-        self._pieces: list[bytes] = []
-        self._size = 0
+        self._body = bytearray()
 
     def dataReceived(self, data: bytes) -> None:  # noqa: N802
-        self._size += len(data)
-        if self._size > self._limit:
-            self._pieces.clear()
+        if len(self._body) + len(data) > self._limit:
+            self._body.clear()
+            self._limit = 0
             self._end(Failure(TooLarge(f"answer of more than {self._limit} bytes")))  # type: ignore[no-untyped-call]
             self.drop()
         else:
-            self._pieces.append(data)
+            self._body += data
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:  # noqa: N802
         if reason.check(ResponseDone, PotentialDataLoss):  # type: ignore[no-untyped-call]
-            self._end(b"".join(self._pieces))
+            self._end(bytes(self._body))
         else:
             self._end(reason)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
@@ -18,6 +17,10 @@ from fleetspeak.errors import ProtocolError
 
 PARTING = 5.0
 """Seconds that the server has to end its side of a stream that is done."""
+
+
+_PIECE = 64 * 1024
+"""Bytes that a consumer gets at a time."""
 
 
 class Carrier(Protocol):
@@ -44,7 +47,8 @@ class H2Stream:
         self._clock = clock
         self._on_drained = on_drained
         self._outgoing = bytearray()
-        self._incoming: deque[tuple[bytes, int]] = deque()
+        self._incoming = bytearray()
+        self._padding = 0
         self._consumer: Any = None
         self._paused = True
         self._delivering = False
@@ -120,7 +124,8 @@ class H2Stream:
         if self._over:
             self._carrier.consumed(self, size)
         else:
-            self._incoming.append((data, size))
+            self._incoming += data
+            self._padding += size - len(data)
             self._deliver()
 
     def ended(self, outcome: Failure) -> None:
@@ -162,18 +167,22 @@ class H2Stream:
         self._delivering = True
         try:
             while self._incoming and not self._paused and not self._over:
-                data, size = self._incoming.popleft()
+                data = bytes(self._incoming[:_PIECE])
+                del self._incoming[:_PIECE]
                 self._consumer.dataReceived(data)
-                self._carrier.consumed(self, size)
+                self._carrier.consumed(self, len(data))
         finally:
             self._delivering = False
+        if not self._incoming:
+            self._forget_incoming()  # of which only the padding is left
         if self._outcome is not None and not self._incoming and not self._over:
             self._over = True
             self._consumer.connectionLost(self._outcome)
 
     def _forget_incoming(self) -> None:
-        while self._incoming:
-            self._carrier.consumed(self, self._incoming.popleft()[1])
+        size, self._padding = len(self._incoming) + self._padding, 0
+        self._incoming.clear()
+        self._carrier.consumed(self, size)
 
     def _fail_response(self, failure: Failure) -> None:
         if not self.response.called:

@@ -8,6 +8,7 @@ from typing import Any
 import h2.config
 import h2.connection
 import h2.events
+from h2.errors import ErrorCodes
 from h2.exceptions import ProtocolError
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
@@ -24,8 +25,8 @@ class H2Server(FileServer):
         super().__init__()
         self.open: list[H2ServerConnection] = []
         """Connections."""
-        self.reads = True
-        """Body bytes are taken, and their windows opened again."""
+        self.refuse_next = 0
+        """So many requests."""
         self.frames: list[int] = []
         """Sizes of the DATA frames that came."""
 
@@ -56,21 +57,33 @@ class H2ServerConnection(Protocol):
         self.server.happened()
 
     def _take(self, event: Any) -> None:
-        if isinstance(event, h2.events.RequestReceived):
-            self.exchanges[event.stream_id] = Exchange(self, event.stream_id)
-            self.exchanges[event.stream_id].begun(event.headers)  # type: ignore[arg-type]
-        elif isinstance(event, h2.events.DataReceived):
-            self.server.frames.append(len(event.data))
-            if self.server.reads:
-                self.h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
-            self.exchanges[event.stream_id].body(event.data)
-        elif isinstance(event, h2.events.StreamEnded):
-            self.exchanges[event.stream_id].ended()
-        elif isinstance(event, h2.events.StreamReset):
-            self.exchanges[event.stream_id].gone()
-        elif isinstance(event, h2.events.WindowUpdated | h2.events.RemoteSettingsChanged):
+        if isinstance(event, h2.events.WindowUpdated | h2.events.RemoteSettingsChanged):
             for exchange in self.exchanges.values():
                 exchange.pump()
+        elif isinstance(event, h2.events.RequestReceived):
+            self._begin(event)
+        else:
+            exchange = self.exchanges.get(getattr(event, "stream_id", 0))
+            if exchange is not None:
+                self._go_on(exchange, event)
+
+    def _begin(self, event: h2.events.RequestReceived) -> None:
+        if self.server.refuse_next:
+            self.server.refuse_next -= 1
+            self.h2.reset_stream(event.stream_id, ErrorCodes.REFUSED_STREAM)
+        else:
+            self.exchanges[event.stream_id] = Exchange(self, event.stream_id)
+            self.exchanges[event.stream_id].begun(event.headers)  # type: ignore[arg-type]
+
+    def _go_on(self, exchange: Exchange, event: Any) -> None:
+        if isinstance(event, h2.events.DataReceived):
+            self.server.frames.append(len(event.data))
+            self.h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+            exchange.body(event.data)
+        elif isinstance(event, h2.events.StreamEnded):
+            exchange.ended()
+        elif isinstance(event, h2.events.StreamReset):
+            exchange.gone()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.server.open.remove(self)

@@ -99,6 +99,12 @@ class PollingHttp2Tests(_BothOverHttp2, H2TestCase):
         self.assertIn("POST /message HTTP/2", {request.line for request in self.server.requests})
         self.assertIn("content-length", self.server.requests[0].headers)
 
+    async def test_a_request_that_was_refused_unbegun_is_made_again_at_once(self) -> None:
+        self.server.refuse_next = 1
+        self.run_against(self.listening.listen(self.server))
+        await self.acked(_message())
+        self.assertEqual(self.server.connections, 2)
+
 
 class StreamingHttp2Tests(_BothOverHttp2, H2TestCase):
     kind = StreamingCommunicator

@@ -273,6 +273,21 @@ class FlowTests(H2Case):
         self.exchange()
         self.assertGreater(self.server.local_flow_control_window(1), STREAM_WINDOW // 2)
 
+    def test_small_and_padded_pieces_cost_no_more_than_large_ones(self) -> None:
+        stream = self.begin()
+        self.exchange()
+        self.server.send_headers(1, OK)
+        for _ in range(3000):
+            self.server.send_data(1, b"x", pad_length=100)
+        self.exchange()
+        body = Body()
+        self.successResultOf(stream.response).deliverBody(body)
+        self.assertEqual(body.data, b"x" * 3000)
+        for _ in range(9000):  # far more than a window, padding included
+            self.server.send_data(1, b"x", pad_length=100)
+            self.exchange()
+        self.assertEqual(len(body.data), 12000)
+
     def test_a_response_that_nobody_takes_holds_up_no_other(self) -> None:
         for number in (1, 3, 5):
             response = self.get()
