@@ -36,6 +36,7 @@ class Choosing(SynchronousTestCase):
     def test_all_but_the_spared_are_killed(
         self, marked: list[Marked], spared: set[int], spared_groups: set[int]
     ) -> None:
+        spared_groups = spared_groups | {process.group for process in marked if process.pid in spared}
         groups, singles = whom_to_kill(marked, spared, spared_groups)
         self.assertFalse(singles & spared or groups & spared_groups or groups & spared)
         self.assertFalse(groups & {process.group for process in marked if process.pid in spared})
