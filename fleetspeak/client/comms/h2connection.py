@@ -19,6 +19,7 @@ from h2.errors import ErrorCodes
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.client import ResponseDone
 from twisted.web.iweb import UNKNOWN_LENGTH, IBodyProducer, IResponse
@@ -59,6 +60,8 @@ _DEFAULT_WINDOW = 65535
 class H2Connection(Protocol):
     """Carries any number of requests at a time.  Whatever is wrong with it ends all of them with one clear error."""
 
+    _log = Logger()
+
     def __init__(self, clock: IReactorTime) -> None:
         config = h2.config.H2Configuration(client_side=True)
         self._h2 = h2.connection.H2Connection(config)
@@ -73,6 +76,8 @@ class H2Connection(Protocol):
         self._h2.decoder.max_header_list_size = MAX_HEADERS
         self.is_http2 = False
         """Has the server chosen it?  Otherwise the connection is of no use, and closed."""
+        self.is_broken = False
+        """Has the server chosen it, and then not spoken it?"""
         self.lost: Deferred[None] = Deferred()
         """Fires when the connection is closed."""
         self._clock = clock
@@ -82,6 +87,7 @@ class H2Connection(Protocol):
         self._control = 0
         self._open = False
         self._retired = False
+        self._has_answered = False
         self._heard = 0.0
         self._is_silent = False
         self._timer: IDelayedCall | None = None
@@ -192,13 +198,16 @@ class H2Connection(Protocol):
                 elif piece and self._open:
                     for event in self._h2.receive_data(piece):
                         self._handle(event)
-        except ProtocolError as error:
-            self._fail(error)
-        except h2.exceptions.ProtocolError as error:
-            self._fail(ProtocolError(f"the server does not keep to HTTP/2: {error or type(error).__name__}"))
         except Exception as error:  # whatever the bytes were: only this connection is lost
-            self._fail(ProtocolError(f"the server's HTTP/2 cannot be understood: {error or type(error).__name__}"))
+            self._misunderstood(error)
         self._flush()
+
+    def _misunderstood(self, error: Exception) -> None:
+        if self._open:
+            self._log.debug("{traceback()}", traceback=Failure().getTraceback)  # type: ignore[no-untyped-call]
+            self.is_broken = not self._has_answered
+            what = str(error) or type(error).__name__
+            self._fail(ProtocolError(f"the server does not keep to HTTP/2: {what}"))
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:  # noqa: N802
         self._over(reason)
@@ -261,6 +270,7 @@ class H2Connection(Protocol):
     def _answered(self, event: h2.events.ResponseReceived) -> None:
         stream = self._streams.get(event.stream_id)
         if stream is not None:
+            self._has_answered = True
             stream.answered((bytes(name), bytes(value)) for name, value in event.headers)
 
     def _received(self, event: h2.events.DataReceived) -> None:
@@ -292,7 +302,9 @@ class H2Connection(Protocol):
         self._retired = True
         error: Exception = NotProcessed(f"the server closes the connection: {_name(notice.error_code)}")
         for number in [number for number in self._streams if number > notice.last_stream_id]:
-            self._streams.pop(number).ended(Failure(error))  # type: ignore[no-untyped-call]
+            stream = self._streams.pop(number, None)  # the end of another one may have ended it
+            if stream is not None:
+                stream.ended(Failure(error))  # type: ignore[no-untyped-call]
         if notice.error_code != ErrorCodes.NO_ERROR:
             self._fail(ProtocolError(f"the server closed the connection: {_name(notice.error_code)}"))
         elif not self._streams:

@@ -77,7 +77,7 @@ class Http2:
 
     def _connected(self, connection: H2Connection, server: Server) -> H2Connection | None:
         self._open.add(connection)
-        connection.lost.addCallback(lambda _: self._open.discard(connection))
+        connection.lost.addCallback(lambda _: self._lost(connection, server))
         version = "HTTP/2" if connection.is_http2 else "HTTP/1.1"
         self._log.debug("{server} speaks {version}", server=server, version=version)
         if not connection.is_http2:
@@ -85,6 +85,12 @@ class Http2:
             return None
         self._connections[server] = connection
         return connection
+
+    def _lost(self, connection: H2Connection, server: Server) -> None:
+        self._open.discard(connection)
+        if connection.is_broken:
+            self._log.warn("{server} offers HTTP/2 and does not speak it; HTTP/1.1 is used", server=server)
+            self._http1_until[server] = self._clock.seconds() + AGAIN_AFTER
 
 
 class _Dial:

@@ -454,7 +454,7 @@ class LeaveTests(H2Case):
 class HostileTests(H2Case):
     """Whatever the server sends: one clear error, and only this connection is lost."""
 
-    def assert_lost(self, hostile: bytes, running: bool = True) -> str:
+    def assert_lost(self, hostile: bytes) -> None:
         stream, waiting = self.begin(), self.get()
         body = self.answered(stream)
         self.connection.dataReceived(hostile)
@@ -464,7 +464,6 @@ class HostileTests(H2Case):
         self.connection.dataReceived(hostile)
         self.clock.advance(PARTING)
         self.assertTrue(self.wire.aborted)
-        return str(body.end)
 
     def headers(self, *pairs: tuple[str, str], stream: int = 3, flags: int = 4) -> bytes:
         block = Encoder().encode(pairs)

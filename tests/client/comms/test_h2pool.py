@@ -85,6 +85,13 @@ class PoolTests(SynchronousTestCase):
         self.clock.advance(1)
         self.assertNoResult(self.pool.connection(SERVER))
 
+    def test_a_server_that_chooses_http2_and_does_not_speak_it_is_spoken_to_in_http1(self) -> None:
+        self.pool.connection(SERVER)
+        connection = self.dialing.succeed()
+        connection.dataReceived(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        connection.connectionLost()
+        self.assertIsNone(self.successResultOf(self.pool.connection(SERVER)))
+
     def test_an_error_is_everybodys_and_then_it_is_tried_again(self) -> None:
         waiting = [self.pool.connection(SERVER) for _ in range(2)]
         self.dialing.attempts.pop()[0].errback(Failure(OSError("no")))
