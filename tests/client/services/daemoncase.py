@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
 from fleetspeak.client.services.daemon import DaemonFactory, DaemonService
@@ -19,6 +20,11 @@ ECHO = (*TESTCLIENT, "--mode=loopback")
 
 SAY_PID = "connection.Send(common.Message(message_type=str(os.getpid()), destination=common.Address(service_name='S')))"
 HEAD = "from fleetspeak.pb import common\n"
+
+
+def pause(clock: Any, seconds: float) -> Deferred[None]:
+    """Fires so much later: for what must not happen meanwhile."""
+    return deferLater(clock, seconds)
 
 
 class Finished(Stats):

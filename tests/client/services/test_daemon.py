@@ -31,7 +31,7 @@ from fleetspeak.testing.clientside import RecordingContext
 from fleetspeak.wire import channelframes
 from tests import vectors
 from tests.client.process.children import LAUNCHER, alive, connected_python, context, message, python, until
-from tests.client.services.daemoncase import ECHO, HEAD, QUICK, SAY_PID, DaemonCase
+from tests.client.services.daemoncase import ECHO, HEAD, QUICK, SAY_PID, DaemonCase, pause
 
 
 def with_life_of(seconds: float) -> Any:
@@ -43,6 +43,11 @@ def with_life_of(seconds: float) -> Any:
         ended(schedule, now, u, expected=expected)
 
     return ended_later
+
+
+def exists(path: str) -> bool:
+    """Has the child made this file?"""
+    return os.path.exists(path)
 
 
 class Talking(DaemonCase):
@@ -212,6 +217,26 @@ class StandardOutput(DaemonCase):
         self.daemon(connected_python("print('hello', flush=True)\ntime.sleep(60)"), QUICK, std_params=std_params)
         await until(lambda: self.context.sent, 10)
 
+    async def test_a_full_outbox_blocks_the_writes_of_the_child(self) -> None:
+        done = self.mktemp()
+        size = 2**20
+        code = f"import sys; sys.stdout.write('x' * {size}); sys.stdout.flush(); open({done!r}, 'w').close()"
+        std_params = daemon_config.Config.StdParams(service_name="Out", flush_bytes=4096)
+        self.context.hold = True
+        service = self.daemon(python(code), replace(QUICK, respawn_delay=600, grace=5.0), std_params=std_params)
+        await until(lambda: service._execution is not None and service._execution._output.blocked)
+        await pause(self.context.reactor, 0.3)
+        self.assertFalse(exists(done))
+        self.context.accept()
+        await until(lambda: self.context.stats.finished)
+        self.assertTrue(exists(done))
+        written = b""
+        for sent in self.context.sent:
+            output = daemon.StdOutputData()
+            sent.data.Unpack(output)
+            written += output.stdout
+        self.assertEqual(b"x" * size, written)
+
     async def test_without_a_service_name_there_is_no_forwarding(self) -> None:
         with capturedLogs() as logs:
             self.daemon(ECHO, std_params=daemon_config.Config.StdParams(flush_bytes=1))
@@ -276,17 +301,24 @@ class LifeCycle(DaemonCase):
             await service.process(message("again"))
             count = len(self.context.sent)
             await until(lambda: len(self.context.sent) > count)  # noqa: B023
-            pause: Deferred[None] = Deferred()
-            self.context.reactor.callLater(0.4, pause.callback, None)
-            await pause
+            await pause(self.context.reactor, 0.4)
         assert service._execution is not None
         self.assertEqual(pid, service._execution.pid)
 
+    async def test_a_child_that_is_held_up_by_a_full_outbox_is_not_idle(self) -> None:
+        service = self.daemon(ECHO, inactivity_timeout=Duration(nanos=400_000_000))
+        self.context.hold = True
+        await service.process(message("m"))
+        await until(lambda: service._execution is not None and service._execution._messages.waiting)
+        await pause(self.context.reactor, 1.2)
+        self.assertEqual([], self.context.stats.finished)
+        self.context.accept()
+        await until(lambda: self.context.stats.finished)
+        self.assertEqual(["mResponse"], self.types())
+
     async def test_a_lazy_service_starts_nothing_before_there_is_a_message(self) -> None:
         service = self.daemon(ECHO, lazy_start=True)
-        pause: Deferred[None] = Deferred()
-        self.context.reactor.callLater(0.2, pause.callback, None)
-        await pause
+        await pause(self.context.reactor, 0.2)
         self.assertIsNone(service._execution)
         await service.process(message("wake up"))
         await until(lambda: self.types() == ["wake upResponse"])

@@ -15,7 +15,7 @@ from twisted.logger import capturedLogs, formatEvent
 
 from fleetspeak.pb import common, monitoring
 from tests.client.process.children import LAUNCHER, TESTCLIENT, alive, connected_python, message, until
-from tests.client.services.daemoncase import ECHO, HEAD, QUICK, SAY_PID, DaemonCase
+from tests.client.services.daemoncase import ECHO, HEAD, QUICK, SAY_PID, DaemonCase, pause
 
 FREEZED = (*TESTCLIENT, "--mode=freezed")
 SHORT = Duration(nanos=30_000_000)
@@ -65,12 +65,6 @@ class SupervisionCase(DaemonCase):
         """The types of the messages of the process itself."""
         return [kind for kind in self.types() if kind not in ("ResourceUsage", "KillNotification")]
 
-    async def pause(self, seconds: float) -> None:
-        """Let a process live for a while."""
-        over: Deferred[None] = Deferred()
-        self.context.reactor.callLater(seconds, over.callback, None)
-        await over
-
 
 class Usage(SupervisionCase):
     async def test_item_90_reports_are_of_the_process_that_said_its_pid_and_the_last_of_the_launched_one(self) -> None:
@@ -111,7 +105,7 @@ class Usage(SupervisionCase):
         while self.context.reactor.seconds() < started + 4.2:
             await service.process(message(str(count)))
             count += 1
-            await self.pause(0.1)
+            await pause(self.context.reactor, 0.1)
         await service.stop()
         self.assertEqual([f"{number}Response" for number in range(count)], self.own_types())
         reports = self.usage()
@@ -172,7 +166,7 @@ class Usage(SupervisionCase):
         service = self.daemon(ECHO, resource_monitoring_sample_size=2, resource_monitoring_sample_period=SHORT)
         await service.process(message("m"))
         await until(lambda: self.own_types() == ["mResponse"])
-        await self.pause(0.3)
+        await pause(self.context.reactor, 0.3)
         await service.stop()
         self.assertEqual(["mResponse"], self.types())
 
@@ -257,7 +251,7 @@ class Killing(SupervisionCase):
         )
         await until(self.usage)
         before = len(self.usage())
-        await self.pause(2.5)
+        await pause(self.context.reactor, 2.5)
         self.assertEqual(1, len({data.pid for data in self.usage()}))
         self.assertGreater(len(self.usage()), before + 10)
         self.assertEqual(([], []), (self.kills(), self.context.stats.finished))
@@ -280,7 +274,7 @@ class Killing(SupervisionCase):
         self.context.hold = True
         await service.process(message("stuck"))
         await until(lambda: service._execution is not None and service._execution._messages.waiting)
-        await self.pause(3.5)
+        await pause(self.context.reactor, 3.5)
         self.assertEqual([], self.kills())
         self.context.accept()
         await until(self.kills)
