@@ -230,6 +230,15 @@ class Client:
         self._configuration.write_text(_set(text, "streaming", "true" if transport.streaming else "false"))
         self.folder = folder
 
+    @property
+    def configuration(self) -> Path:
+        """Its configuration file."""
+        return self._configuration
+
+    def configure(self, field: str, value: str) -> None:
+        """Set a field of the configuration file; `value` is text-format."""
+        self._configuration.write_text(_set(self._configuration.read_text(), field, value))
+
     def start(self, environment: Mapping[str, str] | None = None) -> Program:
         """Start the program of the client's kind on the configuration and state that are there."""
         self.program = Program(
