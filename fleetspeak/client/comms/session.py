@@ -41,12 +41,12 @@ class Session(Protocol):
     _log = Logger()
 
     def __init__(
-        self, link: Link, reactor: Any, *, deflate: bool, on_settled: Callable[[], None] = lambda: None
+        self, link: Link, reactor: Any, *, deflate: bool, on_record: Callable[[], None] = lambda: None
     ) -> None:
-        """@param on_settled: called whenever the stream `is_settled`."""
+        """@param on_record: called when a record of the server was dealt with; the stream may be settled then."""
         self._link = link
         self._server = ""
-        self._on_settled = on_settled
+        self._on_record = on_record
         self._reactor = reactor
         self._deflater = compression.Deflater() if deflate else None
         self._decoder = streamframes.Decoder(streamframes.MAX_SERVER_RECORD)
@@ -145,7 +145,7 @@ class Session(Protocol):
             for record in self._decoder.feed(data):
                 if not self._ended:
                     self._take(self._parsed(record))
-                    self._tell_if_settled()
+                    self._on_record()
         except ProtocolError as error:
             self._fail(error)
 
@@ -163,10 +163,6 @@ class Session(Protocol):
             raise
         self._link.stats.contact_received(self._server, len(record), None)
         return data
-
-    def _tell_if_settled(self) -> None:
-        if self.is_settled:
-            self._on_settled()
 
     def _take(self, data: common.ContactData) -> None:
         if not self._started.called:

@@ -106,7 +106,7 @@ class StreamingCommunicator:
         return flushed
 
     def _settled(self) -> None:
-        if self._session is not None and self._session.is_settled:
+        if self._flushes.any and self._session is not None and self._session.is_settled:
             self._flushes.release()
 
     async def _run(self) -> None:
@@ -152,7 +152,7 @@ class StreamingCommunicator:
         """A stream to the first server that gives one; None if none does, or a reset came between."""
         try:
             for server in self._servers.to_try(self._reactor.seconds()):
-                session = Session(self._link, self._reactor, deflate=self._deflate, on_settled=self._settled)
+                session = Session(self._link, self._reactor, deflate=self._deflate, on_record=self._settled)
                 if await self._open(session, server):
                     self._session = session
                     self._settled()

@@ -79,6 +79,11 @@ class Waiters:
         self._waiting.append(released)
         return released
 
+    @property
+    def any(self) -> bool:
+        """Does anybody wait?"""
+        return bool(self._waiting)
+
     def release(self) -> None:
         """It has happened."""
         while self._waiting:
