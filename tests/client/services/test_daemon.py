@@ -306,11 +306,11 @@ class LifeCycle(DaemonCase):
         self.assertEqual(pid, service._execution.pid)
 
     async def test_a_child_that_is_held_up_by_a_full_outbox_is_not_idle(self) -> None:
-        service = self.daemon(ECHO, inactivity_timeout=Duration(nanos=400_000_000))
+        service = self.daemon(ECHO, inactivity_timeout=Duration(seconds=2))
         self.context.hold = True
         await service.process(message("m"))
         await until(lambda: service._execution is not None and service._execution._messages.waiting)
-        await pause(self.context.reactor, 1.2)
+        await pause(self.context.reactor, 2.5)
         self.assertEqual([], self.context.stats.finished)
         self.context.accept()
         await until(lambda: self.context.stats.finished)
