@@ -60,7 +60,7 @@ class Server:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.https_port, self.admin_port = _free_port(), _free_port()
+        self.https_port, self.admin_port = free_port(), free_port()
         self.authority = folder / "fleetspeak-ca.pem"
         (folder / "services.textproto").write_text(SERVICES)
 
@@ -73,7 +73,7 @@ class Server:
             f"--database-path={self.folder / 'fleetspeak.sqlite'}",
             "--services-config=services.textproto",
         ]
-        with _program(self.folder, "Fleetspeak server started", "fleetspeak-server", *arguments) as process:
+        with running_program(self.folder, "Fleetspeak server started", "fleetspeak-server", *arguments) as process:
             yield process
 
     def connect(self, identity: Identity) -> Connection:
@@ -82,14 +82,14 @@ class Server:
 
 def load(mode: str, messages: int, clients: int, seconds: float) -> None:
     """Messages per second and what one costs."""
-    with _server() as server, server.running() as process:
+    with new_server() as server, server.running() as process:
         argv = ["load.py", mode, "localhost", server.https_port, server.authority, clients, messages, 1024, seconds]
         with subprocess.Popen([sys.executable, *map(str, argv)], cwd=HERE, stdout=subprocess.PIPE, text=True) as driver:
             assert driver.stdout is not None
             assert driver.stdout.readline() == "begin\n"
-            before = _cpu(process)
+            before = cpu_seconds(process)
             assert driver.stdout.readline() == "end\n"
-            cpu = _cpu(process) - before
+            cpu = cpu_seconds(process) - before
             result = json.loads(driver.stdout.read())
         count = result["contacts"] * messages
         print(
@@ -101,12 +101,12 @@ def load(mode: str, messages: int, clients: int, seconds: float) -> None:
 
 def latency() -> None:
     """From the operator's InsertMessage to the daemon that has the message, one at a time."""
-    with _server() as server, server.running():
+    with new_server() as server, server.running():
         times = server.folder / "times"
-        client_id = _write_client(server, times)
+        client_id = write_client(server, times)
         with _client(server), grpc.insecure_channel(f"127.0.0.1:{server.admin_port}") as channel:
             stub = rpc.admin.AdminStub(channel)
-            _wait_for(lambda: times.exists())
+            wait_for(lambda: times.exists())
             for number in range(DELIVERIES):
                 message = common.Message()
                 message.source.service_name = "bench"
@@ -114,7 +114,7 @@ def latency() -> None:
                 message.destination.client_id = client_id()
                 message.data.Pack(Int64Value(value=time.time_ns()))
                 stub.InsertMessage(message)
-                _wait_for(lambda: times.read_bytes().count(b"\n") > number)  # noqa: B023
+                wait_for(lambda: times.read_bytes().count(b"\n") > number)  # noqa: B023
                 time.sleep(0.02)
         taken = [float(line) for line in times.read_text().split()]
     quantiles = statistics.quantiles(taken, n=100)
@@ -123,7 +123,7 @@ def latency() -> None:
 
 def memory() -> None:
     """What an idle stream takes in the server."""
-    with _server() as server, server.running() as process:
+    with new_server() as server, server.running() as process:
         with Stream(server.connect(Identity.make()), common.ContactData()):
             before = process.memory_info().rss
         streams = [Stream(server.connect(Identity.make()), common.ContactData()) for _ in range(STREAMS)]
@@ -137,11 +137,11 @@ def start() -> None:
     """From the command to serving, and from the command to the first contact."""
     servers, clients = [], []
     for _ in range(STARTS):
-        with _server() as server:
+        with new_server() as server:
             began = time.perf_counter()
             with server.running():
                 servers.append(time.perf_counter() - began)
-                _write_client(server, server.folder / "times")
+                write_client(server, server.folder / "times")
                 began = time.perf_counter()
                 with _client(server):
                     clients.append(time.perf_counter() - began)
@@ -152,30 +152,31 @@ def start() -> None:
 
 
 @contextmanager
-def _server() -> Iterator[Server]:
+def new_server() -> Iterator[Server]:
     with tempfile.TemporaryDirectory() as folder:
         yield Server(Path(folder))
 
 
-def _write_client(server: Server, times: Path):  # type: ignore[no-untyped-def]
+def write_client(server: Server, times: Path, name: str = "client"):  # type: ignore[no-untyped-def]
     """Configure a streaming client with a daemon that notes when it got what; returns how to learn its id."""
-    services = server.folder / "etc" / "textservices"
+    folder = server.folder / name
+    services = folder / "etc" / "textservices"
     services.mkdir(parents=True)
-    (server.folder / "clock.py").write_text(DAEMON)
-    argv = "".join(f' argv: "{word}"' for word in (sys.executable, server.folder / "clock.py", times))
+    (folder / "clock.py").write_text(DAEMON)
+    argv = "".join(f' argv: "{word}"' for word in (sys.executable, folder / "clock.py", times))
     (services / "clock").write_text(
         'name: "clock" factory: "Daemon"'
         f" config {{ [type.googleapis.com/fleetspeak.daemonservice.Config] {{ {argv} }} }}"
     )
-    (server.folder / "client.textproto").write_text(
+    (folder / "client.textproto").write_text(
         f"trusted_certs: {json.dumps(server.authority.read_text())}"
         f' server: "localhost:{server.https_port}" streaming: true'
-        f' filesystem_handler {{ configuration_directory: "{server.folder / "etc"}"'
-        f' state_file: "{server.folder / "state"}" }}'
+        f' filesystem_handler {{ configuration_directory: "{folder / "etc"}"'
+        f' state_file: "{folder / "state"}" }}'
     )
 
     def client_id() -> ids.ClientId:
-        state = client_state.ClientState.FromString((server.folder / "state").read_bytes())
+        state = client_state.ClientState.FromString((folder / "state").read_bytes())
         return ids.client_id_of_key(keys.public_der(keys.load_sec1(state.client_key)))
 
     return client_id
@@ -183,13 +184,13 @@ def _write_client(server: Server, times: Path):  # type: ignore[no-untyped-def]
 
 @contextmanager
 def _client(server: Server) -> Iterator[psutil.Process]:
-    configuration = f"--config={server.folder / 'client.textproto'}"
-    with _program(server.folder, "contact with .* established", "fleetspeak-client", configuration) as process:
+    configuration = f"--config={server.folder / 'client' / 'client.textproto'}"
+    with running_program(server.folder, "contact with .* established", "fleetspeak-client", configuration) as process:
         yield process
 
 
 @contextmanager
-def _program(folder: Path, ready: str, *arguments: str) -> Iterator[psutil.Process]:
+def running_program(folder: Path, ready: str, *arguments: str) -> Iterator[psutil.Process]:
     """Run twistd with these arguments, from when a line like `ready` is logged."""
     log = folder / f"{arguments[0]}.log"
     with log.open("w") as output:
@@ -207,19 +208,19 @@ def _program(folder: Path, ready: str, *arguments: str) -> Iterator[psutil.Proce
         process.wait(30)
 
 
-def _wait_for(true) -> None:  # type: ignore[no-untyped-def]
+def wait_for(true) -> None:  # type: ignore[no-untyped-def]
     deadline = time.monotonic() + 30
     while not true():
         assert time.monotonic() < deadline
         time.sleep(0.001)
 
 
-def _cpu(process: psutil.Process) -> float:
+def cpu_seconds(process: psutil.Process) -> float:
     times = process.cpu_times()
     return float(times.user + times.system)
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
