@@ -62,18 +62,18 @@ class RetryLoopTests(unittest.TestCase):
         self.fake.time += limit
         raise Failed
 
-    def test_success_at_the_first_call(self) -> None:
+    def test_item_121_success_at_the_first_call(self) -> None:
         self.assertEqual(connector.RetryLoop(lambda limit: limit.total_seconds()), 30.0)
         self.assertEqual(self.fake.sleeps, [])
 
-    def test_always_failing(self) -> None:
+    def test_item_121_always_failing(self) -> None:
         second = datetime.timedelta(seconds=1)
         with self.assertRaises(grpc.RpcError):
             connector.RetryLoop(self.fail, 10.5 * second, second)
         self.assertEqual(self.limits, [1, 1, 1, 0.5])
         self.assertEqual(self.fake.sleeps, [1, 2, 4])
 
-    def test_without_a_limit_for_a_single_try(self) -> None:
+    def test_item_121_without_a_limit_for_a_single_try(self) -> None:
         with self.assertRaises(grpc.RpcError):
             connector.RetryLoop(self.fail, datetime.timedelta(seconds=10))
         self.assertEqual(self.limits, [10])
@@ -101,7 +101,7 @@ class OutgoingTests(unittest.TestCase):
         self.addCleanup(outgoing.Shutdown)
         return outgoing, stub
 
-    def test_keep_alive_is_called_soon_and_shutdown_returns(self) -> None:
+    def test_item_122_keep_alive_is_called_soon_and_shutdown_returns(self) -> None:
         called = threading.Event()
         with mock.patch.object(connector, "KEEP_ALIVE_INTERVAL", 0.01):
             outgoing, stub = self.connect()
@@ -124,7 +124,7 @@ class OutgoingTests(unittest.TestCase):
                 self.assertEqual(call.args, (request,))
                 self.assertIsInstance(call.kwargs["timeout"], float)
 
-    def test_insert_message(self) -> None:
+    def test_item_123_insert_message(self) -> None:
         message = common.Message()
         sent: list[bytes] = []
 
@@ -147,7 +147,7 @@ class OutgoingTests(unittest.TestCase):
         outgoing.InsertMessage(message)
         self.assertEqual((message.message_id, message.source.service_name), (b"m" * 32, "mine"))
 
-    def test_the_other_methods(self) -> None:
+    def test_item_123_the_other_methods(self) -> None:
         self.check_retried("DeletePendingMessages", admin.DeletePendingMessagesRequest())
         self.check_retried("GetPendingMessages", admin.GetPendingMessagesRequest())
         self.check_retried("GetPendingMessageCount", admin.GetPendingMessageCountRequest())
