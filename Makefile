@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help venv demo test lint format protos wheel clean
+.PHONY: help venv demo test soak lint format protos wheel clean
 
 help: ## Say what there is to make
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 17
@@ -21,6 +21,9 @@ test: venv ## Run all tests, those against the released Go programs too
 	@tools/need-debian mariadb-server-core mariadb-client-core haproxy systemd tinyproxy-bin
 	@PYTHON=$(BIN)/python tools/get-peer
 	$(BIN)/python -m pytest $(ARGS)
+
+soak: venv ## Kill client, daemons and server at random for five minutes, and look for every message
+	SOAK_SECONDS=300 $(BIN)/python -m pytest -s tests/fleet/test_random_kills.py $(ARGS)
 
 lint: venv ## Check style and types
 	$(BIN)/ruff check
