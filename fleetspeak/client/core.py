@@ -122,8 +122,7 @@ class ClientLink:
         else:
             server, when = self._last_contact
             contact = f"contact with {server} at {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(when / 1e9))}"
-        waiting = sum(self._outbox.pending(priority)[0] for priority in common.Message.Priority.values())
-        return f"{contact}; {waiting} messages not confirmed"
+        return f"{contact}; {self._outbox.unconfirmed} messages not confirmed"
 
     def _signatures(self, contact_data: bytes) -> Iterator[common.Signature]:
         for signer in self._signers:

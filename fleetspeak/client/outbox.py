@@ -134,6 +134,12 @@ class ClientOutbox:
         """Messages in the queue that were not acked yet: how many, and their bytes."""
         return self._ledger.pending(priority)
 
+    @property
+    def unconfirmed(self) -> int:
+        """Messages that were accepted and that the server has not confirmed, on the disk or not."""
+        held = sum(self.pending(priority)[0] + len(self._read_ahead[priority]) for priority in ORDER)
+        return held if self._spool is None else held + self._spool.waiting
+
     def close(self) -> Deferred[None]:
         """Take no more; whoever waits gets OutboxClosed.
 

@@ -119,6 +119,11 @@ class Spool:
         return sum(self._ledger.count(priority) for priority in ORDER)
 
     @property
+    def waiting(self) -> int:
+        """Those of them that are on the disk only."""
+        return sum(self._ledger.waiting(priority) for priority in ORDER)
+
+    @property
     def used(self) -> int:
         """Bytes that the spool takes on the disk."""
         return self._ledger.used

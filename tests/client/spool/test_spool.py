@@ -141,11 +141,21 @@ class Long(SpoolCase):
             self.send(str(number), size=body)
         self.assertGreater(self.size(), 40 * MIB)
         self.assertLess(tracemalloc.get_traced_memory()[0] - before, MIB)
-        self.assertEqual(4200, self.spool.count)
+        self.assertEqual((4200, 4200), (self.spool.count, self.outbox.unconfirmed))
         self.assertEqual((MAX_PENDING_COUNT, MAX_PENDING_COUNT), (self.outbox.pending(MEDIUM)[0], 100))
         self.assertEqual([str(number) for number in range(4200)], self.everything())
         self.assertEqual(0, self.spool.count)
         self.assertLess(self.size(), MIB, "acked segments are deleted")
+
+    def test_all_that_is_not_confirmed_is_counted(self) -> None:
+        for number in range(300):
+            self.send(str(number), HIGH)
+        self.outbox.submit(message("report", LOW))
+        self.assertEqual(301, self.outbox.unconfirmed)
+        self.outbox.ack(self.outbox.take(30, PLENTY))
+        self.assertEqual(271, self.outbox.unconfirmed)
+        self.restart()
+        self.assertEqual(270, self.outbox.unconfirmed)
 
     def test_order_is_kept_while_new_ones_come_and_others_are_read_back(self) -> None:
         sent = out = 0
