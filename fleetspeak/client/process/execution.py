@@ -324,8 +324,9 @@ class Execution:
         now = self._clock.seconds()
         if self._gatherer.deadline is not None and now >= self._gatherer.deadline:
             self._send_output(self._gatherer.flush())
-        if self._messages.waiting or self._output.waiting:
-            self._activity.active(now)  # it may be held up by us
+        if self._when_open or self._messages.waiting or self._output.waiting:
+            # A message waits for it to be ready, or it may be held up because there is no room for its own.
+            self._activity.active(now)
         if self._activity.expired(now):
             self._end(f"process inactive after {self._program.inactivity_timeout:g}s", expected=True)
         elif not self._messages.blocked:

@@ -316,6 +316,18 @@ class LifeCycle(DaemonCase):
         await until(lambda: self.context.stats.finished)
         self.assertEqual(["mResponse"], self.types())
 
+    async def test_a_child_that_takes_its_time_to_start_is_not_idle_while_a_message_waits_for_it(self) -> None:
+        code = "while 1:\n  m, _ = connection.Recv(); connection.Send(m)"
+        program, argument, source = connected_python(code)
+        service = self.daemon(
+            (program, argument, f"import time; time.sleep(1)\n{source}"),
+            inactivity_timeout=Duration(nanos=500_000_000),
+        )
+        await service.process(message("m"))
+        await until(lambda: self.types() == ["m"])
+        await until(lambda: self.context.stats.finished)
+        self.assertEqual([None], self.context.stats.finished)
+
     async def test_a_lazy_service_starts_nothing_before_there_is_a_message(self) -> None:
         service = self.daemon(ECHO, lazy_start=True)
         await pause(self.context.reactor, 0.2)
