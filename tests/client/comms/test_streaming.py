@@ -228,6 +228,17 @@ class EndTests(StreamingTestCase):
             self.assertEqual(self.acked, [])
             self.setUp()
 
+    def test_acks_of_a_busy_go_server_come_in_any_order(self) -> None:
+        stream = self.begin_stream()
+        for name in ("a", "b"):
+            self.send(name)
+        self.assertEqual(stream.names[1:], [["a"], ["b"]])
+        stream.acknowledge(2)
+        self.assertEqual(self.acked, ["b"])
+        stream.acknowledge(1)
+        self.assertEqual(self.acked, ["b", "a"])
+        self.assertFalse(stream.aborted)
+
     def test_item_81_a_record_over_the_limit_ends_the_stream_from_its_length(self) -> None:
         stream = self.begin_stream()
         stream.send_raw(varint.encode(MAX_SERVER_RECORD + 1))
