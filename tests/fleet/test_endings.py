@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from pathlib import Path
+from typing import ClassVar
 from unittest import TestCase
 
 from google.protobuf.wrappers_pb2 import StringValue
@@ -18,11 +19,14 @@ from tests.programs import Program, eventually
 class AskedToEndTests(TestCase):
     """`Die` is not sent twice, so that a client which is started again goes on."""
 
-    def setUp(self) -> None:
-        self.fleet = Fleet(OURS, (OURS,))
-        self.addCleanup(self.fleet.clean_up)
-        self.fleet.start_operators()
-        self.fleet.server(OURS).start()
+    fleet: ClassVar[Fleet]
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        cls.fleet = Fleet(OURS, (OURS,))
+        cls.addClassCleanup(cls.fleet.clean_up)
+        cls.fleet.start_operators()
+        cls.fleet.server(OURS).start()
 
     def test_items_21_131_die_is_status_7_and_sigterm_of_the_next_start_is_status_0(self) -> None:
         clients = {
