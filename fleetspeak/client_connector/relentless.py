@@ -28,11 +28,17 @@ MAX_PENDING_BYTES = 32 * 1024 * 1024
 MAX_RECEIVED = 5
 """Messages for the process that are read ahead (as in the Go programs)."""
 
-MAX_RECEIVED_WAITING = 1000
-"""The same while somebody waits for an acknowledgement, which may be behind them."""
+MAX_RECEIVED_BYTES = 64 * 1024 * 1024
+"""Bytes of them that are read ahead while somebody waits for an acknowledgement, which may be behind them."""
 
-MAX_RECEIVED_BYTES = 16 * 1024 * 1024
-"""Bytes of them in that case."""
+MESSAGE_OVERHEAD = 256
+"""Bytes that each of them counts for beside its size."""
+
+OVERFULL = (
+    "so many messages wait to be received that the acknowledgement, which is behind them, cannot be read; "
+    "receive them meanwhile, in another thread or task"
+)
+"""For who waits, when `Relentless.overfull`."""
 
 READ_SIZE = 16 * 1024
 """Bytes to read at a time, so that little more is read ahead than is meant to be."""
@@ -106,7 +112,7 @@ class Relentless:
         if not self._inbox:
             return None
         message, size = self._inbox.popleft()
-        self._inbox_bytes -= size
+        self._inbox_bytes -= size + MESSAGE_OVERHEAD
         return message, size
 
     # ---- for the connection
@@ -141,14 +147,17 @@ class Relentless:
                 return frame
         return b""
 
+    @property
+    def overfull(self) -> bool:
+        """Must somebody receive before anything else can be read?"""
+        return self._inbox_bytes >= MAX_RECEIVED_BYTES
+
     def wants_data(self, *, waiting: bool) -> bool:
         """Should the connection be read?
 
         @param waiting: somebody waits for an acknowledgement, or for room.
         """
-        if waiting:
-            return len(self._inbox) < MAX_RECEIVED_WAITING and self._inbox_bytes < MAX_RECEIVED_BYTES
-        return len(self._inbox) < MAX_RECEIVED
+        return not self.overfull if waiting else len(self._inbox) < MAX_RECEIVED
 
     def received(self, data: bytes, now: float) -> None:
         """Take what came; empty at the end of the stream.
@@ -197,7 +206,7 @@ class Relentless:
             self._take_acks(message)
         else:
             self._inbox.append((message, len(body)))
-            self._inbox_bytes += len(body)
+            self._inbox_bytes += len(body) + MESSAGE_OVERHEAD
 
     def _take_acks(self, message: common.Message) -> None:
         data = system.MessageAckData()

@@ -25,7 +25,7 @@ from types import TracebackType
 
 from fleetspeak.client_connector import socketfile
 from fleetspeak.client_connector.messages import startup_message
-from fleetspeak.client_connector.relentless import ID_SIZE, READ_SIZE, Relentless
+from fleetspeak.client_connector.relentless import ID_SIZE, OVERFULL, READ_SIZE, Relentless
 from fleetspeak.client_connector.socketfile import (
     ANSWER_TIME,
     FIRST_DELAY,
@@ -94,6 +94,7 @@ class SocketConnection:
         @return: the size of the serialized message in bytes.
         @raise ValueError: no `fleetspeak.Message`, too large, or addressed to the client itself.
         @raise TimeoutError: if it was not sent yet, it never will be; otherwise it still is.
+        @raise BufferError: likewise; 64 MiB of messages wait for `Recv`, and the acknowledgement is behind them.
         @raise ConnectionClosed: by another thread; the message may have arrived.
         """
         deadline = _deadline(timeout)
@@ -166,9 +167,11 @@ class SocketConnection:
         self._waiting += 1
         self._wake()
         try:
-            self._wait_for(condition, deadline, problem)
+            self._wait_for(lambda: condition() or self._machine.overfull, deadline, problem)
         finally:
             self._waiting -= 1
+        if not condition():
+            raise BufferError(OVERFULL)
 
     def _wait_for(self, condition: Callable[[], bool], deadline: float | None, problem: str) -> None:
         self._raise_if_closed()

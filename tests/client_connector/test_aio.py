@@ -274,6 +274,24 @@ class Sockets(SocketVariant):
         self.context.confirm()
         self.assertEqual(20, await running)
 
+    async def test_an_ack_behind_too_many_messages_is_told_of(self) -> None:
+        self.patch(relentless, "MAX_RECEIVED_BYTES", 100_000)
+        service = self.serve()
+
+        async def program() -> None:
+            async with await connect(self.path) as connection:
+                with self.assertRaises(BufferError):
+                    await connection.send(to_server("A"))
+                for _ in range(90):
+                    await connection.receive()
+
+        running = self.running(program())
+        await until(lambda: self.context.sent)
+        for _ in range(90):
+            await service.process(message("x" * 1000))
+        self.context.confirm()
+        await running
+
     async def test_a_full_table_blocks_and_cancelling_takes_the_message_back(self) -> None:
         self.patch(relentless, "MAX_PENDING", 2)
         self.serve()

@@ -157,6 +157,20 @@ class Talking(SocketConnectionCase):
         for _ in range(20):
             await self.in_thread(connection.Recv)
 
+    async def test_an_ack_behind_too_many_messages_is_told_of(self) -> None:
+        self.patch(relentless, "MAX_RECEIVED_BYTES", 100_000)
+        service = self.serve()
+        connection = await self.connected()
+        sending = self.in_thread(lambda: connection.Send(to_server("A")))
+        await until(lambda: self.context.sent)
+        for _ in range(90):
+            await service.process(message("x" * 1000))
+        await self.assertFailure(sending, BufferError)
+        self.context.confirm()
+        for _ in range(90):
+            await self.in_thread(connection.Recv)
+        await self.in_thread(connection.Flush)
+
     async def test_messages_that_nobody_receives_stay_with_the_client(self) -> None:
         service = self.serve()
         connection = await self.connected()

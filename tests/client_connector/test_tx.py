@@ -265,6 +265,20 @@ class Sockets(ServiceCase):
             await connection.receive()
         await processing
 
+    async def test_an_ack_behind_too_many_messages_is_told_of(self) -> None:
+        self.patch(relentless, "MAX_RECEIVED_BYTES", 100_000)
+        service = self.serve()
+        connection = await self.connected()
+        sending = connection.send(to_server("A"))
+        await until(lambda: self.context.sent)
+        for _ in range(90):
+            await service.process(message("x" * 1000))
+        await self.assertFailure(sending, BufferError)
+        self.context.confirm()
+        for _ in range(90):
+            await connection.receive()
+        await connection.flush()
+
     async def test_a_full_table_blocks_and_cancelling_takes_the_message_back(self) -> None:
         self.patch(relentless, "MAX_PENDING", 2)
         self.serve()

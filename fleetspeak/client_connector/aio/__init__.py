@@ -43,6 +43,7 @@ class Connection(Protocol):
         @return: the size of the serialized message in bytes.
         @raise ValueError: no `fleetspeak.Message`, over 2 MiB, or addressed to the client itself.
         @raise ConnectionClosed: the message may not have arrived.
+        @raise BufferError: likewise; 64 MiB of messages wait to be received, and the acknowledgement is behind them.
         """
 
     async def receive(self) -> common.Message:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from fleetspeak.client_connector import socketfile
 from fleetspeak.client_connector.aio.base import BaseConnection
 from fleetspeak.client_connector.messages import startup_message
-from fleetspeak.client_connector.relentless import ID_SIZE, READ_SIZE, Relentless
+from fleetspeak.client_connector.relentless import ID_SIZE, OVERFULL, READ_SIZE, Relentless
 from fleetspeak.client_connector.socketfile import ANSWER_TIME, FIRST_DELAY, ConnectionClosed, Delays, NotRunning
 from fleetspeak.errors import ProtocolError
 from fleetspeak.pb import common
@@ -87,9 +87,11 @@ class SocketConnection(BaseConnection):
         self._senders += 1
         self.pump()
         try:
-            await self._wait_for(condition)
+            await self._wait_for(lambda: condition() or self.machine.overfull)
         finally:
             self._senders -= 1
+        if not condition():
+            raise BufferError(OVERFULL)
 
     # ---- the connection
 

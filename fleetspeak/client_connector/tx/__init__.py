@@ -43,6 +43,7 @@ class Connection(Protocol):
         @param wait: False: do not wait for the message to be safe.
         @raise ValueError: (all in the Deferred) no `fleetspeak.Message`, over 2 MiB, or addressed to the client itself.
         @raise ConnectionClosed: the message may not have arrived.
+        @raise BufferError: likewise; 64 MiB of messages wait to be received, and the acknowledgement is behind them.
         """
 
     def receive(self) -> Deferred[common.Message]:

@@ -18,7 +18,7 @@ from zope.interface import implementer
 
 from fleetspeak.client_connector import socketfile
 from fleetspeak.client_connector.messages import startup_message
-from fleetspeak.client_connector.relentless import ID_SIZE, READ_SIZE, Relentless
+from fleetspeak.client_connector.relentless import ID_SIZE, OVERFULL, READ_SIZE, Relentless
 from fleetspeak.client_connector.socketfile import ANSWER_TIME, FIRST_DELAY, ConnectionClosed, Delays, NotRunning
 from fleetspeak.client_connector.tx.base import Iterating, Waiters
 from fleetspeak.errors import ProtocolError
@@ -106,7 +106,9 @@ class SocketConnection(Iterating):
         """Wait for what a LocalAck brings, which may be behind messages that nobody receives at the moment."""
         self._senders += 1
         self.pump()
-        return self._waiters.wait_for(condition).addBoth(self._waited)
+        waiting = self._waiters.wait_for(lambda: condition() or self.machine.overfull)
+        waiting.addBoth(self._waited)
+        return waiting.addCallback(_check_it_is, condition)
 
     def _waited(self, result: _T) -> _T:
         self._senders -= 1
@@ -300,3 +302,8 @@ class _Wire(Protocol):
 
 def _no_answer(result: Any, timeout: float) -> Any:
     raise TimeoutError("the client did not answer; it may be busy with another process")
+
+
+def _check_it_is(_: None, condition: Callable[[], bool]) -> None:
+    if not condition():
+        raise BufferError(OVERFULL)
