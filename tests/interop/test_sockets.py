@@ -18,6 +18,22 @@ PAGE = Path(__file__).resolve().parents[2] / "doc" / "client-services.md"
 PROGRAMS = dict(re.findall(r"^```python (socket_\w+\.py)\n(.*?)^```$", PAGE.read_text(), re.M | re.S))
 
 
+NUMBERS = """
+import time
+from google.protobuf.wrappers_pb2 import StringValue
+from fleetspeak.client_connector.sockets import SocketConnection
+from fleetspeak.pb import common
+
+with SocketConnection("PATH") as connection:
+    for number in range(COUNT):
+        message = common.Message(destination=common.Address(service_name="SERVICE"))
+        message.data.Pack(StringValue(value=f"NAME number {number}"))
+        connection.Send(message, wait=False)
+        time.sleep(0.01)
+"""
+COUNT = 300
+
+
 class SocketServices(TestCase):
     fleet: ClassVar[Fleet]
 
@@ -28,9 +44,9 @@ class SocketServices(TestCase):
         cls.fleet.start_operators()
         cls.fleet.server(OURS).start()
 
-    def client(self, kind: Kind) -> Client:
+    def client(self, kind: Kind, name: str = "sock") -> Client:
         """A client with a Socket service, not started yet."""
-        client = self.fleet.client(kind, f"{kind.value}-sock", STREAMING)
+        client = self.fleet.client(kind, f"{kind.value}-{name}", STREAMING)
         (client.folder / "etc" / "textservices" / "sock").write_text(
             'name: "sock" factory: "Socket" config { [type.googleapis.com/fleetspeak.socketservice.Config] {'
             f' api_proxy_path: "{self.path(client)}" }} }}'
@@ -68,6 +84,33 @@ class SocketServices(TestCase):
             self.assert_greets(client, f"{name} again")
             program.terminate()
         client.stop()
+
+    def check_kills(self, kind: Kind) -> None:
+        """Every number arrives, although the client is killed twice while they are sent."""
+        client = self.client(kind, "killed")
+        client.start()
+        script = client.folder / "sender.py"
+        replaced = {"PATH": str(self.path(client)), "COUNT": str(COUNT), "SERVICE": greeter(OURS), "NAME": client.name}
+        text = NUMBERS
+        for word, value in replaced.items():
+            text = text.replace(word, value)
+        script.write_text(text)
+        program = Program("sender", [sys.executable, script])
+        self.addCleanup(program.make_sure_it_ended)
+        for number in (50, 200):
+            self.fleet.operator.wait_for_text(f"{client.name} number {number}")
+            client.program.kill()
+            client.start()
+        self.assertEqual(0, program.wait(60))
+        for number in range(COUNT):
+            self.fleet.operator.wait_for_text(f"{client.name} number {number}")
+        client.stop()
+
+    def test_go_client_killed(self) -> None:
+        self.check_kills(UPSTREAM)
+
+    def test_our_client_killed(self) -> None:
+        self.check_kills(OURS)
 
     def test_go_client(self) -> None:
         self.check(UPSTREAM)

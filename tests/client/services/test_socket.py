@@ -260,7 +260,7 @@ class Acks(SocketCase):
         peer.transport.pauseProducing()  # type: ignore[attr-defined]
         batch = b"".join(channelframes.encode(from_process("x", number).SerializeToString()) for number in range(2000))
         written = 0
-        for _ in range(40):
+        for _ in range(10):
             peer.write(batch)
             written += 2000
         await until(lambda: service._connection is not None and service._connection._held_up)
