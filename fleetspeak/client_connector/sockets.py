@@ -221,7 +221,12 @@ class SocketConnection:
                     delays.reset()
                 elif not self._closed:
                     self._sleep(delays.next(), problem)
+        except Exception:
+            _log.exception("the connection to %s failed", self._path)
         finally:
+            with self._changed:
+                self._closed = True
+                self._changed.notify_all()
             self._wake_read.close()
             self._wake_write.close()
 

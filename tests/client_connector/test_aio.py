@@ -366,6 +366,28 @@ class Sockets(SocketVariant):
 
         await self.running(program())
 
+    async def test_a_mistake_in_us_leaves_nobody_waiting(self) -> None:
+        service = self.serve()
+        received = threading.Event()
+
+        async def broken() -> None:
+            raise RuntimeError("a mistake")
+
+        async def program() -> None:
+            connection: Any = await connect(self.path)
+            connection._connect = broken
+            await connection.receive()
+            received.set()
+            with self.assertRaises(ConnectionClosed):
+                await connection.receive()
+            await connection.close()
+
+        running = self.running(program())
+        await service.process(message("A"))
+        await deferToThread(received.wait)
+        await service.stop()
+        await running
+
     async def test_a_client_that_breaks_the_protocol_is_left(self) -> None:
         os.mkdir(os.path.dirname(self.path), 0o700)
         accepted: list[bytes] = []

@@ -248,6 +248,18 @@ class Limits(SocketConnectionCase):
         connection.Close()
         self.assertFalse(connection._thread.is_alive())
 
+    async def test_a_mistake_in_us_leaves_nobody_waiting(self) -> None:
+        service = self.serve()
+        connection = await self.connected()
+        receiving = self.in_thread(connection.Recv)
+        self.patch(sockets, "_connect", broken)
+        await service.stop()
+        await self.assertFailure(receiving, ConnectionClosed)
+
+
+def broken(path: str) -> socket.socket:
+    raise RuntimeError("a mistake")
+
 
 class Connecting(SocketConnectionCase):
     def assert_not_connected(self, expected: type[Exception], timeout: float = 0) -> str:

@@ -329,6 +329,19 @@ class Sockets(ServiceCase):
         await self.connected()
         await self.assertFailure(connect(reactor, self.path, timeout=0), TimeoutError)
 
+    async def test_a_mistake_in_us_leaves_nobody_waiting(self) -> None:
+        service = self.serve()
+        connection = await self.connected()
+        receiving = connection.receive()
+
+        async def broken() -> None:
+            raise RuntimeError("a mistake")
+
+        self.patch(connection, "_connect", broken)
+        await service.stop()
+        await self.assertFailure(receiving, ConnectionClosed)
+        self.assertEqual(1, len(self.flushLoggedErrors(RuntimeError)))
+
     async def test_it_waits_for_the_client(self) -> None:
         connecting = connect(reactor, self.path)
         self.assertNoResult(connecting)

@@ -44,6 +44,7 @@ class SocketConnection(BaseConnection):
                 _log.warning("cannot connect to %s, trying again in %.1f s: %s", self._path, delay, error)
                 await asyncio.sleep(delay)
         self._keeping_up = self._loop.create_task(self._keep_up(wire), name=f"fleetspeak {self._path}")
+        self._keeping_up.add_done_callback(self._kept_up)
         left = None if deadline is None else max(ANSWER_TIME, deadline - time.monotonic())
         try:
             await asyncio.wait_for(self._wait_for(lambda: self.machine.opened), left)
@@ -138,6 +139,11 @@ class SocketConnection(BaseConnection):
                     break
                 except OSError as error:
                     await self._sleep(delays.next(), str(error))
+
+    def _kept_up(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("the connection to %s failed", self._path, exc_info=error)
+            self._end(ConnectionClosed(str(error)))
 
     async def _sleep(self, seconds: float, problem: str) -> None:
         self._wire = None
