@@ -174,7 +174,7 @@ class Acks(SocketCase):
         self.addCleanup(peer.close)
         for step in RECORDED[:2]:
             peer.write(bytes.fromhex(step[1]))
-        await until(lambda: self.context.sent)
+        await until(lambda: self.context.sent and peer.raw)
         self.assertEqual("FromSock", self.context.sent[0].message_type)
         self.assertEqual(bytes.fromhex(RECORDED[2][1]), peer.raw)
         confirmed = time.monotonic()
