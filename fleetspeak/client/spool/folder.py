@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import secrets
@@ -110,8 +111,10 @@ class SpoolFolder:
         if not self.path.is_dir():
             self.path.mkdir(mode=0o700)
             self._files.sync_folder(self.path.parent)
-        with suppress(PermissionError):
-            self.path.chmod(0o700)
+        if self.path.stat().st_uid != os.geteuid():
+            # Whoever owns it can put messages there, which would go out as those of any service.
+            raise PermissionError(errno.EPERM, "it belongs to another user; give it to the client's", str(self.path))
+        self.path.chmod(0o700)
         found = {priority: Found() for priority in ORDER}
         for entry in list(os.scandir(self.path)):
             match = _SEGMENT.fullmatch(entry.name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 import tracemalloc
 
@@ -111,6 +112,15 @@ class Kept(SpoolCase):
         self.assertFalse(self.outbox.spooled)
         self.send("a")
         self.assertEqual(["a"], self.everything())
+
+    def test_a_folder_of_another_user_is_not_believed(self) -> None:
+        self.send("a")
+        self.patch(os, "geteuid", lambda: os.getuid() + 1)
+        with capturedLogs() as logs:
+            self.restart()
+        self.assertIn("belongs to another user", str(logs[0]["error"]))
+        self.assertFalse(self.outbox.spooled)
+        self.assertEqual([], self.everything())
 
     def test_messages_of_any_size_that_an_outbox_takes(self) -> None:
         self.limit = 64 * MIB
