@@ -104,10 +104,17 @@ class OfflineTests(TestCase):
         self.assertEqual(client.lines_matching(r"^F\d{4} |Unhandled|did not stop"), [])
         self.assertEqual(list(self.folder.glob("fleetspeakd-*")), [], "nothing was overdue")
 
-    def test_memory_is_bounded_and_sigterm_ends_it_although_all_is_full_and_a_daemon_ignores_everything(
-        self,
-    ) -> None:
-        client = self.start(chatty=CHATTY, stubborn=STUBBORN)
+    def test_in_memory(self) -> None:
+        self.run_into_the_limit("--no-spool")
+
+    def test_with_a_spool(self) -> None:
+        """Which holds more than the memory may."""
+        self.run_into_the_limit("--spool-limit=128MiB")
+        self.assertGreater(sum(file.stat().st_size for file in self.folder.rglob("*.spool/*")), MOST)
+
+    def run_into_the_limit(self, *options: str) -> None:
+        """Memory is bounded, and SIGTERM ends it although all is full and a daemon ignores everything."""
+        client = self.start(*options, chatty=CHATTY, stubborn=STUBBORN)
         process = psutil.Process(client.pid)
         before = process.memory_info().rss
         self.await_full(client)
