@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from google.protobuf.message import Message
 
@@ -15,6 +15,8 @@ from fleetspeak.config import owncertificate, textproto
 from fleetspeak.config.addresses import parse_listen, show
 from fleetspeak.errors import ConfigError
 from fleetspeak.pb import components, server, services
+from fleetspeak.wire import dsn
+from fleetspeak.wire.dsn import DataSource
 
 DEFAULT_BROADCAST_POLL_TIME = 60.0
 """Seconds between two looks for new broadcasts, if the services file does not say."""
@@ -28,7 +30,9 @@ M = TypeVar("M", bound=Message)
 class ServerSettings:
     """All that a server needs to know to run; made by `read_server_config`, or by `small_set_up`."""
 
-    database_path: Path
+    database_path: Path | None = None
+    """Of the SQLite database, unless there is `mysql`."""
+    mysql: DataSource | None = None
     https_address: tuple[str, int] | None = None
     """Host (empty: all) and port of the frontend; None: there is none."""
     certificate_chain: str = ""
@@ -64,7 +68,7 @@ def read_server_config(components_path: Path, services_path: Path, database_path
         _check(parsed)
         _refuse_what_is_to_come(parsed)
         return ServerSettings(
-            database_path=_database(parsed, database_path),
+            **_database(parsed, database_path),
             https_address=_listen("https_config", parsed.https_config.listen_address),
             certificate_chain=parsed.https_config.certificates,
             key=parsed.https_config.key,
@@ -169,27 +173,28 @@ def _refuse_what_is_to_come(config: components.Config) -> None:
         if getattr(config, name):
             raise _not_yet(name, "run a single server")
     if config.HasField("spanner_config"):
-        raise _not_yet("spanner_config", "start with --database-path FILE")
+        raise _not_yet("spanner_config", "use mysql_data_source_name, or start with --database-path FILE")
 
 
 def _not_yet(name: str, instead: str) -> ConfigError:
     return ConfigError(f"{name} is not in this version yet; remove it and {instead}")
 
 
-def _database(config: components.Config, database_path: Path | None) -> Path:
+def _database(config: components.Config, database_path: Path | None) -> dict[str, Any]:
+    """The setting that says where the database is."""
     if config.mysql_data_source_name:
         if database_path is not None:
             raise ConfigError("mysql_data_source_name and --database-path name two databases; give only one of them")
-        raise ConfigError(
-            "MySQL is not yet supported (mysql_data_source_name); start with --database-path without "
-            "mysql_data_source_name"
-        )
+        try:
+            return {"mysql": dsn.parse(config.mysql_data_source_name)}
+        except ConfigError as error:
+            raise ConfigError(f"failed to open database: mysql_data_source_name: {error}") from None
     if database_path is None:
         raise ConfigError(
-            "mysql_data_source_name OR spanner_database_name is required; as this version supports neither yet, start "
-            "with --database-path FILE"
+            "mysql_data_source_name OR spanner_database_name is required; or start with --database-path FILE, as this "
+            "version has no Spanner"
         )
-    return database_path.absolute()
+    return {"database_path": database_path.absolute()}
 
 
 def _listen(name: str, text: str) -> tuple[str, int] | None:

@@ -50,14 +50,12 @@ class Server:
     ) -> None:
         """
         @param factories: of the services that `settings` names.
-        @param store: used in place of the SQLite database that `settings` names.
+        @param store: used in place of the database that `settings` names.
         @raise ConfigError: `settings` cannot work.
         """
         self.settings = settings
         self.reactor = reactor
-        self.store: IStore = store or SqliteStore(
-            str(settings.database_path), now_ns=now_ns, uniform=uniform, reactor=reactor
-        )
+        self.store: IStore = store or _store(settings, reactor, now_ns, uniform)
         self.dispatcher = Dispatcher()
         self.cache = ClientCache(self.store.client_data, reactor.seconds)
         self.manager = ServiceManager(reactor, now_ns)
@@ -147,6 +145,19 @@ class Server:
         if self.settings.health_address is None:
             return None
         return HealthEndpoint(*self.settings.health_address, self.reactor)
+
+
+def _store(settings: ServerSettings, reactor: Any, now_ns: Callable[[], int], uniform: Callable[[], float]) -> IStore:
+    if settings.mysql is None:
+        return SqliteStore(str(settings.database_path), now_ns=now_ns, uniform=uniform, reactor=reactor)
+    try:
+        from fleetspeak.store.sql.mysql import MysqlStore  # its library is an extra
+    except ImportError as error:
+        raise ConfigError(
+            f"failed to open database: a MySQL database needs PyMySQL ({error}); "
+            'install it with: pip install "fleetspeak-twisted[mysql]"'
+        ) from None
+    return MysqlStore(settings.mysql, now_ns=now_ns, uniform=uniform, reactor=reactor)
 
 
 def make_server(

@@ -15,8 +15,14 @@ from fleetspeak.records import Contact, Exchange, Label
 MAX_NAME = 128
 """Characters in the name of a service, a label or a message type: the width of the columns."""
 
+MAX_BLOB = 65_535
+"""Bytes in the annotations or the validation info of a message."""
+
 MAX_REASON = 65_535
 """Bytes in a failed_reason: what a TEXT column holds."""
+
+MAX_ADDRESS = 64
+"""Characters in the address of a contact."""
 
 _MAX_NONCE = 2**64 - 1
 _MAX_ROW = 2**63 - 1
@@ -35,8 +41,15 @@ def check_message(message: common.Message) -> None:
         destination.service_name,
         message.message_type,
     )
+    check_blobs(message.message_id, message.validation_info.ByteSize(), message.annotations.ByteSize())
     if message.HasField("result"):
         check_result(message.result)
+
+
+def check_blobs(message_id: bytes, *blobs: int) -> None:
+    """Raise InvalidRecord if one of these numbers of bytes is more than its column holds."""
+    if any(size > MAX_BLOB for size in blobs):
+        raise InvalidRecord(f"message {show(message_id)}: its annotations have more than {MAX_BLOB} bytes")
 
 
 def check_fields(
@@ -93,6 +106,16 @@ def check_contact(contact: Contact) -> None:
     check_client_id(contact.client_id)
     if not (0 <= contact.sent_nonce <= _MAX_NONCE and 0 <= contact.received_nonce <= _MAX_NONCE):
         raise InvalidRecord("a nonce must be an unsigned number of 64 bits")
+    if len(contact.address) > MAX_ADDRESS:
+        raise InvalidRecord(f"the address of a contact has more than {MAX_ADDRESS} characters")
+
+
+def clock_of(contact: Contact) -> Timestamp | None:
+    """The client's clock, if it is one that the columns hold: not before 1970."""
+    clock = contact.clock
+    if clock is None or clock.seconds < 0 or not 0 <= clock.nanos < 10**9:
+        return None
+    return clock
 
 
 def check_exchange(exchange: Exchange) -> None:

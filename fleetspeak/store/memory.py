@@ -461,6 +461,7 @@ def _listed(client_id: ClientId, client: _Client) -> admin.Client:
     if client.last is not None:
         listed.last_contact_address = client.last.address
         listed.last_contact_streaming_to = client.last.streaming_to
-        if client.last.clock is not None:
-            listed.last_clock.CopyFrom(client.last.clock)
+        clock = checks.clock_of(client.last)
+        if clock is not None:
+            listed.last_clock.CopyFrom(clock)
     return listed

@@ -16,6 +16,7 @@ from fleetspeak.config.owncertificate import Paths
 from fleetspeak.errors import ConfigError
 from fleetspeak.pb import components
 from fleetspeak.security import certificates, tls
+from fleetspeak.wire.dsn import DataSource
 
 NOW = 1_800_000_000.0
 YEAR = 365 * 24 * 3600
@@ -111,13 +112,18 @@ class ReadServerConfigTests(ServerConfigTestCase):
 
 
 class DatabaseTests(ServerConfigTestCase):
-    def test_a_dsn_says_that_mysql_is_not_yet_there_and_what_to_do(self) -> None:
-        self.components.mysql_data_source_name = "fs:SECRET@tcp(127.0.0.1:3306)/fleetspeak"
+    def test_a_dsn(self) -> None:
+        self.components.mysql_data_source_name = "fs:SECRET@tcp(db:3307)/fleetspeak"
         self.database = None
-        self.assert_refused(
-            "MySQL is not yet supported (mysql_data_source_name); start with --database-path without "
-            "mysql_data_source_name"
-        )
+        read = self.read()
+        self.assertEqual(read.mysql, DataSource("fleetspeak", "fs", "SECRET", "db", 3307))
+        self.assertIsNone(read.database_path)
+        self.assertNotIn("SECRET", repr(read))
+
+    def test_a_wrong_dsn(self) -> None:
+        self.components.mysql_data_source_name = "fs:SECRET@tcp(127.0.0.1:3306)"
+        self.database = None
+        self.assert_refused("failed to open database: mysql_data_source_name: invalid DSN: missing the slash")
 
     def test_a_dsn_and_a_database_path_exclude_each_other(self) -> None:
         self.components.mysql_data_source_name = "fs:SECRET@tcp(127.0.0.1:3306)/fleetspeak"

@@ -25,9 +25,10 @@ from google.protobuf import text_format
 from fleetspeak import ids
 from fleetspeak.pb import client as client_pb
 from fleetspeak.pb import components as components_pb
+from tests import mariadb
 from tests.programs import Program, eventually, free_port
 
-from . import mariadb, peer
+from . import peer
 from .operators import Operator
 
 Kept = TypeVar("Kept", bound="Server | Client")
@@ -119,9 +120,16 @@ class Server:
     """A server of either kind with a database of its own; stopping and starting it keeps the data."""
 
     def __init__(
-        self, kind: Kind, deployment: Deployment, name: str, services: Mapping[str, str], extra: str = ""
+        self,
+        kind: Kind,
+        deployment: Deployment,
+        name: str,
+        services: Mapping[str, str],
+        extra: str = "",
+        database: mariadb.Database | None = None,
     ) -> None:
         """
+        @param database: on MariaDB; if None, upstream's has one of its own there, ours one of SQLite.
         @param services: GRPC services by name, each with the address its operator listens on.
         @param extra: more text for the services file.
         """
@@ -134,8 +142,9 @@ class Server:
         self._components = self._folder / "components.textproto"
         self._sqlite = self._folder / "fleetspeak.sqlite"
         components = deployment.components.read_text()
-        if kind is UPSTREAM:
-            self.database = mariadb.the_server().new_database()
+        self._owned = database is None and kind is UPSTREAM
+        self.database = mariadb.the_server().new_database() if self._owned else database
+        if self.database is not None:
             components = f'mysql_data_source_name: "{self.database.dsn}"\n{components}'
         self._components.write_text(components)
 
@@ -155,7 +164,7 @@ class Server:
             self._services,
             "-logtostderr",
         ]
-        if self.kind is OURS:
+        if self.database is None:
             argv += ["--database-path", self._sqlite]
         self.program = Program(f"{self.kind.value} {self.name}", argv, folder=self._folder)
         self.program.wait_for_line("[Ss]erver started")
@@ -185,7 +194,7 @@ class Server:
         )
 
     def _count(self, query: str) -> int:
-        if self.kind is UPSTREAM:
+        if self.database is not None:
             count = self.database.query(query)[0][0]
         else:
             with closing(sqlite3.connect(f"file:{self._sqlite}?mode=ro", uri=True)) as connection:
@@ -196,7 +205,7 @@ class Server:
     def clean_up(self) -> None:
         if hasattr(self, "program"):
             self.program.make_sure_it_ended()
-        if self.kind is UPSTREAM:
+        if self._owned and self.database is not None:
             self.database.drop()
 
 
@@ -304,10 +313,10 @@ class Fleet:
         """The one that asks the server about itself, and holds the service ``ls``."""
         return self.operators[self.connectors[0]]
 
-    def server(self, kind: Kind, name: str = "server") -> Server:
+    def server(self, kind: Kind, name: str = "server", database: mariadb.Database | None = None) -> Server:
         """Prepare a server; it is not started yet."""
         everything = {name: address for services in self._addresses.values() for name, address in services.items()}
-        return self._keep(Server(kind, self.deployment, name, everything))
+        return self._keep(Server(kind, self.deployment, name, everything, database=database))
 
     def client(self, kind: Kind, name: str, transport: Transport) -> Client:
         """Prepare a client; it is not started yet."""

@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from fleetspeak.errors import InvalidRecord, StoreError
 from fleetspeak.store.sql import groupcommit
-from fleetspeak.store.sql.groupcommit import CALL_BYTES, Call, Queue, Unavailable, carry_out
+from fleetspeak.store.sql.groupcommit import CALL_BYTES, Again, Call, Queue, Unavailable, carry_out
 
 
 class Database:
@@ -22,6 +22,9 @@ class Database:
         self.working: list[int] = []
         self.saved: list[int] | None = None
         self.fails_at: str | None = None
+        self.lost = 0
+        """So many commits are lost yet."""
+        self.patience = 50
         self.begun = 0
 
     def begin(self) -> None:
@@ -32,6 +35,9 @@ class Database:
     def commit(self) -> None:
         self._step("commit")
         assert self.saved is None
+        if self.lost:
+            self.lost -= 1
+            raise Again("somebody else was quicker")
         self.committed = self.working
 
     def savepoint(self) -> None:
@@ -47,6 +53,9 @@ class Database:
 
     def roll_back(self) -> None:
         self.working, self.saved = [], None
+
+    def again(self, tries: int) -> bool:
+        return tries < self.patience
 
     def _step(self, name: str) -> None:
         if self.fails_at == name:
@@ -88,6 +97,20 @@ calls = st.lists(
 
 class CarryOutTests(SynchronousTestCase):
     """One transaction, whatever is in it."""
+
+    def test_a_lost_transaction_is_carried_out_anew(self) -> None:
+        """As a whole, and only what the last one gave is handed out."""
+        database = Database()
+        database.lost = 3
+        self.assertEqual(carry_out(database, [call(append, 1, 2), call(append_also, 3)]), [[2, 4], [9]])
+        self.assertEqual((database.committed, database.begun), ([1, 2, 3], 4))
+
+    def test_not_for_ever(self) -> None:
+        database = Database()
+        database.lost, database.patience = 10, 5
+        [[outcome]] = carry_out(database, [call(append, 1)])
+        self.assertIsInstance(outcome, Again)
+        self.assertEqual((database.committed, database.begun), ([], 5))
 
     @settings(max_examples=150, deadline=None)
     @given(calls)

@@ -104,9 +104,9 @@ class Recorder:
         self.seen.append((sql, list(parameters)))
         return [(key,) for key in dict.fromkeys(parameters)]
 
-    def insert_counted(self, sql: str, parameters: Any, rows: int) -> int:
+    def insert_numbered(self, sql: str, parameters: Any, rows: int, column: str) -> list[int]:
         self.seen.append((sql, list(parameters)))
-        return int(parameters[0])
+        return list(parameters)
 
 
 class StatementTests(SynchronousTestCase):
@@ -127,7 +127,7 @@ class StatementTests(SynchronousTestCase):
     @given(st.integers(0, 3 * statements.MAX_ROWS))
     def test_numbered(self, rows: int) -> None:
         flat = list(range(100, 100 + rows))
-        self.assertEqual(statements.insert_numbered(Recorder(), "t", ("a",), flat), flat)
+        self.assertEqual(statements.insert_numbered(Recorder(), "t", "n", ("a",), flat), flat)
 
     @settings(max_examples=60, deadline=None)
     @given(st.integers(0, 3 * statements.MAX_ROWS))

@@ -237,7 +237,7 @@ class SchemaTests(StoreCase):
 
     def test_claims_use_their_index(self) -> None:
         """However many messages a client was ever sent, a look costs what is pending."""
-        plan = self.store.look("EXPLAIN QUERY PLAN " + claims._looks(1).replace("?", "1"))
+        plan = self.store.look("EXPLAIN QUERY PLAN " + claims._look_text("CROSS JOIN").replace("?", "1"))
         steps = " ".join(row[3] for row in plan)
         self.assertIn("SEARCH m USING INDEX messages_pending_for_client (destination_client_id=?)", steps)
         self.assertIn("SEARCH p USING INDEX sqlite_autoindex_pending_messages_1", steps)
@@ -258,7 +258,7 @@ class SchemaTests(StoreCase):
 
     def test_listings_of_pending_messages_use_an_index(self) -> None:
         for sql in ("SELECT message_id FROM messages", "SELECT COUNT(*) FROM messages"):
-            plan = self.store.look("EXPLAIN QUERY PLAN " + sql + pending._OF_CLIENTS.format(keys="1, 2"))
+            plan = self.store.look("EXPLAIN QUERY PLAN " + sql + " WHERE " + pending._OF_CLIENTS.format(keys="1, 2"))
             self.assertIn("messages_pending_for_client", plan[0][3])
 
     def test_rows_without_their_message_do_no_harm(self) -> None:

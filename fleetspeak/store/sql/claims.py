@@ -12,7 +12,7 @@ from fleetspeak.records import Claim
 from fleetspeak.store.allotment import Allotment
 from fleetspeak.store.sql.dialect import Connection
 from fleetspeak.store.sql.messages import mark_processed, read_pending
-from fleetspeak.store.sql.statements import marks, run_in
+from fleetspeak.store.sql.statements import marks, rows_in, run_in
 from fleetspeak.store.timing import Timing
 
 CLAIM_BYTES = 32 * 1024
@@ -21,16 +21,14 @@ CLAIM_BYTES = 32 * 1024
 MAX_LOOKS = 32
 """Most clients that one statement looks for."""
 
-# CROSS JOIN: in this order.  The index of what is pending for a client gives the order, so the LIMIT ends the scan.
+# In this order: the index of what is pending for a client gives the order, so the LIMIT ends the scan.
 # Without payloads: only those of the messages that are taken are read.
 _LOOK = """
-    SELECT * FROM (
-        SELECT m.destination_client_id, m.message_id, m.creation_time_seconds, m.creation_time_nanos,
-            m.destination_service_name, m.message_type, LENGTH(p.data_value)
-        FROM messages AS m CROSS JOIN pending_messages AS p ON p.message_id = m.message_id
-        WHERE m.destination_client_id = ? AND m.processed_time_seconds IS NULL AND p.scheduled_time <= ?{more}
-        ORDER BY m.creation_time_seconds, m.creation_time_nanos, m.message_id LIMIT ?
-    ) AS due"""
+    SELECT m.destination_client_id, m.message_id, m.creation_time_seconds, m.creation_time_nanos,
+        m.destination_service_name, m.message_type, LENGTH(p.data_value)
+    FROM messages AS m {in_order} pending_messages AS p ON p.for_server = 0 AND p.message_id = m.message_id
+    WHERE m.destination_client_id = ? AND m.processed_time_seconds IS NULL AND p.scheduled_time <= ?{more}
+    ORDER BY m.creation_time_seconds, m.creation_time_nanos, m.message_id LIMIT ?"""
 
 
 class Due(NamedTuple):
@@ -74,7 +72,7 @@ def claim(db: Connection, claims: Sequence[Claim], timing: Timing, now_ns: int) 
         }
         messages = _take(db, [one for of_claim in allotted.values() for one in of_claim], timing, now_ns)
         for index, of_claim in allotted.items():
-            taken[index] = [messages[one.message_id] for one in of_claim]
+            taken[index] = [messages[one.message_id] for one in of_claim if one.message_id in messages]
     return taken
 
 
@@ -102,14 +100,14 @@ def _look(db: Connection, claims: Sequence[Claim], now_us: int) -> dict[bytes, l
             parameters += (wanted.client_id, now_us, wanted.limit)
         looks = 1 << (len(part) - 1).bit_length()
         parameters += (b"", now_us, 0) * (looks - len(part))
-        for row in db.rows(_looks(looks) + db.dialect.skip_locked, parameters):
+        for row in db.rows(db.dialect.union_all(_look_text(db.dialect.in_order), looks), parameters):
             found.setdefault(row[0], []).append(Due(*row))
     return found
 
 
 @cache
-def _looks(count: int) -> str:
-    return "\nUNION ALL".join([_LOOK.format(more="")] * count)
+def _look_text(in_order: str, more: str = "") -> str:
+    return _LOOK.format(in_order=in_order, more=more)
 
 
 def _allot(db: Connection, wanted: Claim, first: list[Due], now_us: int) -> list[Due]:
@@ -129,7 +127,7 @@ def _look_behind(db: Connection, wanted: Claim, last: Due, without: list[str], n
     """The next due messages behind `last`, without those for services that get none any more."""
     more = (
         " AND (m.creation_time_seconds, m.creation_time_nanos, m.message_id) > (?, ?, ?)"
-        f" AND m.destination_service_name NOT IN ({marks(len(without))})"
+        f" AND {db.dialect.exact('m.destination_service_name')} NOT IN ({marks(len(without))})"
     )
     parameters = (
         wanted.client_id,
@@ -140,12 +138,14 @@ def _look_behind(db: Connection, wanted: Claim, last: Due, without: list[str], n
         *without,
         wanted.limit,
     )
-    return [Due(*row) for row in db.rows(_LOOK.format(more=more) + db.dialect.skip_locked, parameters)]
+    return [Due(*row) for row in db.rows(_look_text(db.dialect.in_order, more), parameters)]
 
 
 def _take(db: Connection, taken: list[Due], timing: Timing, now_ns: int) -> dict[bytes, common.Message]:
-    """Read messages, and put them off."""
-    message_ids = [due.message_id for due in taken]
+    """Read messages, and put them off; those that another server took since the look are left out."""
+    message_ids = sorted(due.message_id for due in taken)
+    if db.dialect.lock:
+        message_ids = _lock(db, message_ids, now_ns // 1000)
     messages = read_pending(db, message_ids)
     run_in(
         db,
@@ -153,5 +153,20 @@ def _take(db: Connection, taken: list[Due], timing: Timing, now_ns: int) -> dict
         (timing.client_due(now_ns),),
         message_ids,
     )
-    mark_processed(db, [due.message_id for due in taken if due.is_die], now_ns)
+    mark_processed(db, [due.message_id for due in taken if due.is_die and due.message_id in messages], now_ns)
     return messages
+
+
+def _lock(db: Connection, message_ids: list[bytes], now_us: int) -> list[bytes]:
+    """Those that are still due, and that nobody else is about to take or to end.
+
+    They are locked one by one, by their keys: a look that locks would keep others from whatever it passed.
+    """
+    rows = rows_in(
+        db,
+        "SELECT message_id FROM pending_messages WHERE for_server = 0 AND scheduled_time <= ?"
+        " AND message_id IN ({keys})" + db.dialect.lock,
+        (now_us,),
+        message_ids,
+    )
+    return [message_id for (message_id,) in rows]

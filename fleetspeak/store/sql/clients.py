@@ -43,21 +43,27 @@ def enrol(db: Connection, clients: Sequence[NewClient], now_ns: int) -> None:
             new.append((client_id, data))
         elif keys[client_id] != data.key:
             raise AlreadyExists(f"there is a client {ids.show(client_id)} already, with another key")
-    _insert(db, new, now_ns)
+    if _insert(db, new, now_ns, ignore=True) < len(new):
+        # Another server was quicker with some of them.
+        found = _keys(db, [client_id for client_id, _ in new])
+        for client_id, data in new:
+            if found.get(client_id) != data.key:
+                raise AlreadyExists(f"there is a client {ids.show(client_id)} already, with another key")
 
 
 def _keys(db: Connection, client_ids: Sequence[ClientId]) -> dict[ClientId, bytes]:
     return dict(rows_in(db, "SELECT client_id, client_key FROM clients WHERE client_id IN ({keys})", (), client_ids))
 
 
-def _insert(db: Connection, clients: Sequence[NewClient], now_ns: int) -> None:
+def _insert(db: Connection, clients: Sequence[NewClient], now_ns: int, *, ignore: bool = False) -> int:
     flat: list[Any] = []
     labels: list[Any] = []
     for client_id, data in clients:
         flat += (client_id, data.key, data.blacklisted, now_ns)
         labels += _label_rows(client_id, filter(label_fits, data.labels))
-    insert(db, "clients", _NEW_COLUMNS, flat)
+    inserted = insert(db, "clients", _NEW_COLUMNS, flat, ignore=ignore)
     insert(db, "client_labels", _LABEL_COLUMNS, labels, ignore=True)
+    return inserted
 
 
 def _label_rows(client_id: ClientId, labels: Any) -> list[Any]:

@@ -9,7 +9,7 @@ from fleetspeak import ids
 from fleetspeak.errors import NotFound
 from fleetspeak.ids import ClientId
 from fleetspeak.records import Contact, ContactEntry
-from fleetspeak.store.checks import contact_id_of
+from fleetspeak.store.checks import clock_of, contact_id_of
 from fleetspeak.store.sql.dialect import Connection
 from fleetspeak.store.sql.statements import insert, insert_numbered, rows_in, update_joined
 from fleetspeak.store.timing import Timing
@@ -44,13 +44,13 @@ def record(db: Connection, contacts: Sequence[Contact], now_ns: int) -> list[int
             contact.received_nonce.to_bytes(8, "little"),
             contact.address,
         )
-    return insert_numbered(db, "client_contacts", _COLUMNS, flat)
+    return insert_numbered(db, "client_contacts", "client_contact_id", _COLUMNS, flat)
 
 
 def _note_last(db: Connection, last: dict[ClientId, Contact], now_ns: int) -> None:
     flat: list[Any] = []
-    for client_id, contact in last.items():
-        clock = contact.clock
+    for client_id, contact in sorted(last.items()):  # in one order, so that servers do not wait for each other
+        clock = clock_of(contact)
         flat += (
             client_id,
             now_ns,
@@ -66,8 +66,9 @@ def _note_last(db: Connection, last: dict[ClientId, Contact], now_ns: int) -> No
         known = {
             row[0] for row in rows_in(db, "SELECT client_id FROM clients WHERE client_id IN ({keys})", (), list(last))
         }
-        unknown = next(client_id for client_id in last if client_id not in known)
-        raise NotFound(f"there is no client {ids.show(unknown)}")
+        for client_id in last:
+            if client_id not in known:
+                raise NotFound(f"there is no client {ids.show(client_id)}")
 
 
 def link(db: Connection, links: Iterable[tuple[int, Iterable[bytes]]]) -> None:

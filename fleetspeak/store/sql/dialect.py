@@ -21,7 +21,10 @@ class Dialect:
     """
 
     insert: Callable[[str, tuple[str, ...], int, bool], str]
-    """(table, columns, rows, ignore): insert so many rows; with `ignore` pass over those whose key is there already."""
+    """(table, columns, rows, ignore): insert so many rows; with `ignore` pass over those whose key is there already.
+
+    The first of `columns` belongs to the table's primary key.
+    """
 
     update_joined: Callable[[str, tuple[str, ...], tuple[str, ...], int, str], str]
     """(table, assignments, columns, rows, where): update `table` from so many given rows.
@@ -30,23 +33,46 @@ class Dialect:
     takes the given column of the same name; `where` joins the two, both with their names.
     """
 
-    skip_locked: str
-    """Ends a SELECT that claims rows, where several servers may do so at a time."""
+    delete_joined: Callable[[str, str, str, str], str]
+    """(table, key, other, where): delete the rows of `table` whose `key` is that of a row of `other` with `where`,
+    which names columns with their table."""
+
+    union_all: Callable[[str, int], str]
+    """(query, count): the rows of as many such queries, each of which has an order and a limit of its own."""
+
+    in_order: str
+    """Joins two tables, the left one first."""
+
+    exact: Callable[[str], str]
+    """(column): a text column, compared by its bytes, whatever the collation of its table is."""
+
+    source_message_id_size: int
+    """Bytes that the column holds, 0 for any number."""
+
+    lock: str
+    """Ends a SELECT of rows that are about to be changed, and passes over those that others have locked.  Empty
+    where nobody else can write during a transaction."""
+
+
+class TooLong(Exception):
+    """A statement is longer than the database takes; nothing was done.  Never leaves `statements`."""
 
 
 class Connection(Protocol):
-    """One connection to a database, used by one thread at a time.  Its methods raise StoreError only."""
+    """One connection to a database, used by one thread at a time.
+
+    Its methods raise StoreError, and `TooLong`."""
 
     dialect: Dialect
 
     def run(self, sql: str, parameters: Sequence[Any] = ()) -> int:
-        """Run a statement that gives no rows.  Returns how many rows it changed (those found, for an update)."""
+        """Run a statement that gives no rows.  Returns how many rows it changed.
+
+        For an update of rows to the values that they have already, that may be less than were found.
+        """
 
     def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
         """Run a statement and take all its rows."""
 
-    def insert_counted(self, sql: str, parameters: Sequence[Any], rows: int) -> int:
-        """Insert `rows` rows into a table that numbers its rows, in one statement.
-
-        Returns the number of the first one; the others follow it without a gap.
-        """
+    def insert_numbered(self, sql: str, parameters: Sequence[Any], rows: int, column: str) -> list[int]:
+        """Insert `rows` rows into a table that numbers its rows in `column`.  Returns their numbers, in this order."""

@@ -46,6 +46,10 @@ class Unavailable(StoreError):
     """The database fails, whatever is asked of it; the transaction is lost."""
 
 
+class Again(Unavailable):
+    """The transaction is lost by no fault of its own, and without effect: it may be tried again as it is."""
+
+
 class Transactional(Protocol):
     """A database connection, as far as its transactions go.  All raise `Unavailable`, except the last one."""
 
@@ -63,6 +67,9 @@ class Transactional(Protocol):
 
     def roll_back(self) -> None:
         """End the transaction without any effect.  Never raises."""
+
+    def again(self, tries: int) -> bool:
+        """Whether to carry out a batch anew that has raised `Again` so many times; waits for a good moment to."""
 
 
 class Call:
@@ -152,27 +159,39 @@ class Queue:
 
 
 def carry_out(database: DatabaseT, calls: Sequence[Call]) -> list[list[Outcome]]:
-    """Carry out a batch in one transaction.  Returns the outcomes of each call, in the order of `calls`."""
+    """Carry out a batch in one transaction.  Returns the outcomes of each call, in the order of `calls`.
+
+    A transaction that is lost is carried out anew as a whole; what it gave before is forgotten, so no caller ever
+    has outcomes of two of them.
+    """
+    tries = 0
+    while True:
+        try:
+            return _carry_out_once(database, calls)
+        except StoreError as error:
+            database.roll_back()
+            tries += 1
+            if not (isinstance(error, Again) and database.again(tries)):
+                return [[type(error)(*error.args) for _ in call.items] for call in calls]
+        except Exception as error:  # the thread must live, and no caller may wait for ever
+            log.failure("a transaction of the store failed in a way nobody thought of")
+            database.roll_back()
+            return [
+                [StoreError(f"the store failed: {type(error).__name__}: {error}") for _ in call.items] for call in calls
+            ]
+
+
+def _carry_out_once(database: DatabaseT, calls: Sequence[Call]) -> list[list[Outcome]]:
     groups: dict[Operation[DatabaseT], list[int]] = {}
     for index, call in enumerate(calls):
         groups.setdefault(call.operation, []).append(index)
     outcomes: list[list[Outcome]] = [[] for _ in calls]
-    try:
-        database.begin()
-        for operation, indices in groups.items():
-            found = iter(_run_group(database, operation, list(chain.from_iterable(calls[i].items for i in indices))))
-            for index in indices:
-                outcomes[index] = [next(found) for _ in calls[index].items]
-        database.commit()
-    except StoreError as error:
-        database.roll_back()
-        return [[type(error)(*error.args) for _ in call.items] for call in calls]
-    except Exception as error:  # the thread must live, and no caller may wait for ever
-        log.failure("a transaction of the store failed in a way nobody thought of")
-        database.roll_back()
-        return [
-            [StoreError(f"the store failed: {type(error).__name__}: {error}") for _ in call.items] for call in calls
-        ]
+    database.begin()
+    for operation, indices in groups.items():
+        found = iter(_run_group(database, operation, list(chain.from_iterable(calls[i].items for i in indices))))
+        for index in indices:
+            outcomes[index] = [next(found) for _ in calls[index].items]
+    database.commit()
     return outcomes
 
 

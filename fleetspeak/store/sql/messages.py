@@ -39,6 +39,8 @@ def store(db: Connection, rows: MessageRows, timing: Timing, now_ns: int) -> Non
     """
     if not rows.message_ids:
         return
+    if db.dialect.source_message_id_size:
+        rows.cut_source_message_ids(db.dialect.source_message_id_size)
     inserted = insert(db, "messages", MESSAGE_COLUMNS, rows.flat, ignore=True)
     payloads = rows.payloads
     if inserted < len(rows.message_ids):
@@ -68,7 +70,7 @@ def _merge_known(db: Connection, rows: MessageRows) -> list[tuple[bool, bytes, s
         # A success counts in any case, a failure only for a message that has no result.
         "messages.message_id = given.message_id AND (given.failed IS NULL OR messages.processed_time_seconds IS NULL)",
     )
-    _end_pending(db, list(results))
+    end_pending(db, list(results))
     waiting = {payload[1]: payload for payload in reversed(rows.payloads) if payload[1] not in results}
     processed = rows_in(
         db,
@@ -99,7 +101,7 @@ def set_results(db: Connection, updates: Sequence[Sequence[tuple[bytes, Result]]
     for message_id, result in results.items():
         flat += (message_id, *result)
     update_joined(db, "messages", RESULT_COLUMNS, _GIVEN_RESULT, flat, "messages.message_id = given.message_id")
-    _end_pending(db, list(results))
+    end_pending(db, list(results))
     return [None] * len(updates)
 
 
@@ -124,8 +126,12 @@ def acknowledge(db: Connection, acks: Sequence[Ack], *, timing: Timing) -> list[
     )
     run_in(
         db,
-        "DELETE FROM pending_messages WHERE message_id IN"
-        " (SELECT message_id FROM messages WHERE processed_time_seconds IS NOT NULL AND message_id IN ({keys}))",
+        db.dialect.delete_joined(
+            "pending_messages",
+            "message_id",
+            "messages",
+            "messages.processed_time_seconds IS NOT NULL AND messages.message_id IN ({keys})",
+        ),
         (),
         list(dict.fromkeys(message_id for message_id, _ in confirmed)),
     )
@@ -187,8 +193,9 @@ def mark_processed(db: Connection, message_ids: Sequence[bytes], now_ns: int) ->
         (seconds, nanos),
         message_ids,
     )
-    _end_pending(db, message_ids)
+    end_pending(db, message_ids)
 
 
-def _end_pending(db: Connection, message_ids: Sequence[bytes]) -> None:
+def end_pending(db: Connection, message_ids: Sequence[bytes]) -> None:
+    """Remove payloads, and with them the wait for a result."""
     run_in(db, "DELETE FROM pending_messages WHERE message_id IN ({keys})", (), message_ids)

@@ -12,45 +12,44 @@ from fleetspeak.records import Claim
 from fleetspeak.store.allotment import Allotment
 from fleetspeak.store.checks import age
 from fleetspeak.store.sql.dialect import Connection
-from fleetspeak.store.sql.messages import get, read_pending
+from fleetspeak.store.sql.messages import end_pending, get, read_pending
 from fleetspeak.store.sql.statements import rows_in, run_in, update_joined
 from fleetspeak.store.timing import Timing
 
 REMOVED = "Removed by admin action."
 
-_OF_CLIENTS = " WHERE processed_time_seconds IS NULL AND destination_client_id IN ({keys})"
+_OF_CLIENTS = "messages.processed_time_seconds IS NULL AND messages.destination_client_id IN ({keys})"
 
 
 def listing(
     db: Connection, client_ids: Sequence[ClientId], offset: int, limit: int, want_data: bool
 ) -> list[common.Message]:
     """A part of the pending messages of these clients, by ascending message id; limit 0 means to the end."""
-    found = sorted(chain.from_iterable(rows_in(db, "SELECT message_id FROM messages" + _OF_CLIENTS, (), client_ids)))
+    found = sorted(
+        chain.from_iterable(rows_in(db, "SELECT message_id FROM messages WHERE " + _OF_CLIENTS, (), client_ids))
+    )
     return get(db, found[offset : offset + limit if limit else None], want_data)
 
 
 def count(db: Connection, client_ids: Sequence[ClientId]) -> int:
     """How many messages are pending for these clients."""
-    counts: list[tuple[Any, ...]] = rows_in(db, "SELECT COUNT(*) FROM messages" + _OF_CLIENTS, (), client_ids)
+    counts: list[tuple[Any, ...]] = rows_in(db, "SELECT COUNT(*) FROM messages WHERE " + _OF_CLIENTS, (), client_ids)
     return sum(number for (number,) in counts)
 
 
 def delete(db: Connection, client_ids: Sequence[ClientId], *, timing: Timing) -> None:
-    """Let all pending messages of these clients fail."""
+    """Let all pending messages of these clients fail: those that are there now, not what others store meanwhile."""
     seconds, nanos = divmod(timing.now_ns(), 10**9)
-    run_in(
-        db,
-        "DELETE FROM pending_messages WHERE message_id IN (SELECT message_id FROM messages" + _OF_CLIENTS + ")",
-        (),
-        client_ids,
-    )
+    wanted = list(dict.fromkeys(client_ids))
+    found = sorted(chain.from_iterable(rows_in(db, "SELECT message_id FROM messages WHERE " + _OF_CLIENTS, (), wanted)))
     run_in(
         db,
         "UPDATE messages SET processed_time_seconds = ?, processed_time_nanos = ?, failed = 1, failed_reason = ?"
-        + _OF_CLIENTS,
+        " WHERE processed_time_seconds IS NULL AND message_id IN ({keys})",
         (seconds, nanos, REMOVED),
-        client_ids,
+        found,
     )
+    end_pending(db, found)
 
 
 def overdue(db: Connection, limit: int, *, timing: Timing) -> list[common.Message]:
@@ -58,8 +57,8 @@ def overdue(db: Connection, limit: int, *, timing: Timing) -> list[common.Messag
     now_ns = timing.now_ns()
     due = db.rows(
         "SELECT p.message_id, p.retry_count, LENGTH(p.data_value)"
-        " FROM pending_messages AS p CROSS JOIN messages AS m ON m.message_id = p.message_id"
-        " WHERE p.for_server = 1 AND p.scheduled_time <= ? ORDER BY p.scheduled_time LIMIT ?" + db.dialect.skip_locked,
+        f" FROM pending_messages AS p {db.dialect.in_order} messages AS m ON m.message_id = p.message_id"
+        " WHERE p.for_server = 1 AND p.scheduled_time <= ? ORDER BY p.scheduled_time LIMIT ?" + db.dialect.lock,
         (now_ns // 1000, limit),
     )
     allotment = Allotment(Claim(NO_CLIENT, limit))
@@ -82,7 +81,7 @@ def overdue(db: Connection, limit: int, *, timing: Timing) -> list[common.Messag
 def next_overdue(db: Connection) -> int | None:
     """When (ns) the next message for a server service is due."""
     rows = db.rows(
-        "SELECT p.scheduled_time FROM pending_messages AS p CROSS JOIN messages AS m ON m.message_id = p.message_id"
-        " WHERE p.for_server = 1 ORDER BY p.scheduled_time LIMIT 1"
+        f"SELECT p.scheduled_time FROM pending_messages AS p {db.dialect.in_order} messages AS m"
+        " ON m.message_id = p.message_id WHERE p.for_server = 1 ORDER BY p.scheduled_time LIMIT 1"
     )
     return rows[0][0] * 1000 if rows else None

@@ -8,7 +8,7 @@ from typing import Any
 from google.protobuf.any_pb2 import Any as AnyProto
 
 from fleetspeak.pb import common
-from fleetspeak.store.checks import check_fields, check_result, cut_reason
+from fleetspeak.store.checks import check_blobs, check_fields, check_result, cut_reason
 from fleetspeak.store.sql.dialect import Row
 
 MESSAGE_COLUMNS = (
@@ -65,6 +65,11 @@ class MessageRows:
         self.size = 0
         """About how many bytes all this is."""
 
+    def cut_source_message_ids(self, size: int) -> None:
+        """Cut them to the `size` that a column holds: an id that is longer would else keep its client from us."""
+        place = MESSAGE_COLUMNS.index("source_message_id")
+        self.flat[place::WIDTH] = [given and given[:size] for given in self.flat[place::WIDTH]]
+
     def extend(self, other: MessageRows) -> None:
         """Take what `other` has, behind one's own."""
         self.message_ids += other.message_ids
@@ -111,6 +116,10 @@ def _add(rows: MessageRows, message: common.Message) -> None:
             rows.size += len(value)
         else:
             rows.payloads.append((not destination_client, message_id, None, None))
+    validation = message.validation_info.SerializeToString() if message.HasField("validation_info") else None
+    annotations = message.annotations.SerializeToString() if message.HasField("annotations") else None
+    if validation or annotations:
+        check_blobs(message_id, len(validation or b""), len(annotations or b""))
     seconds, nanos, failed, reason = result
     rows.size += ROW_BYTES
     rows.message_ids.append(message_id)
@@ -126,10 +135,10 @@ def _add(rows: MessageRows, message: common.Message) -> None:
         created.nanos,
         seconds,
         nanos,
-        message.validation_info.SerializeToString() if message.HasField("validation_info") else None,
+        validation,
         failed,
         reason,
-        message.annotations.SerializeToString() if message.HasField("annotations") else None,
+        annotations,
         message.priority,
         message.background,
         message.is_blocklisted_source,

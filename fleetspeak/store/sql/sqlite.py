@@ -64,7 +64,26 @@ def _values(columns: int, rows: int) -> str:
     return ",".join([f"({marks(columns)})"] * rows)
 
 
-DIALECT = Dialect(_insert, _update_joined, skip_locked="")
+@cache
+def _delete_joined(table: str, key: str, other: str, where: str) -> str:
+    return f"DELETE FROM {table} WHERE {key} IN (SELECT {key} FROM {other} WHERE {where})"
+
+
+@cache
+def _union_all(query: str, count: int) -> str:
+    return "\nUNION ALL ".join([f"SELECT * FROM ({query}) AS one"] * count)
+
+
+DIALECT = Dialect(
+    _insert,
+    _update_joined,
+    _delete_joined,
+    _union_all,
+    in_order="CROSS JOIN",
+    exact=str,
+    source_message_id_size=0,
+    lock="",
+)
 
 
 class SqliteDatabase:
@@ -194,6 +213,10 @@ class SqliteDatabase:
                 log.error("cannot roll back in database {path}: {error}", path=self._path, error=error)
         self.close()
 
+    def again(self, tries: int) -> bool:
+        """Never: who waits for SQLite's lock has waited already."""
+        return False
+
     # -- statements
 
     def run(self, sql: str, parameters: Sequence[Any] = ()) -> int:
@@ -212,7 +235,7 @@ class SqliteDatabase:
         except (sqlite3.Error, OverflowError, UnicodeError) as error:
             raise self._explain(error) from error
 
-    def insert_counted(self, sql: str, parameters: Sequence[Any], rows: int) -> int:
+    def insert_numbered(self, sql: str, parameters: Sequence[Any], rows: int, column: str) -> list[int]:
         """See `Connection`.  SQLite numbers the rows of one statement one after the other."""
         assert self._connection is not None
         try:
@@ -220,7 +243,7 @@ class SqliteDatabase:
         except (sqlite3.Error, OverflowError, UnicodeError) as error:
             raise self._explain(error) from error
         assert last is not None
-        return last - rows + 1
+        return list(range(last - rows + 1, last + 1))
 
     def _explain(self, error: Exception) -> StoreError:
         if isinstance(error, (OverflowError, UnicodeError)):

@@ -10,7 +10,8 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any
 
-from fleetspeak.store.sql.dialect import Connection, Row
+from fleetspeak.errors import InvalidRecord
+from fleetspeak.store.sql.dialect import Connection, Row, TooLong
 
 MAX_ROWS = 512
 """Most rows in one statement: with 20 columns it stays far below the parameters a statement may have (32,766)."""
@@ -21,19 +22,29 @@ def insert(db: Connection, table: str, columns: tuple[str, ...], flat: list[Any]
     width = len(columns)
     inserted = 0
     for start, rows in _portions(len(flat) // width):
-        sql = db.dialect.insert(table, columns, rows, ignore)
-        inserted += db.run(sql, flat[start * width : (start + rows) * width])
+        inserted += _insert_portion(db, table, columns, rows, flat[start * width : (start + rows) * width], ignore)
     return inserted
 
 
-def insert_numbered(db: Connection, table: str, columns: tuple[str, ...], flat: list[Any]) -> list[int]:
-    """Insert rows into a table that numbers them itself.  Returns their numbers, in the order given."""
+def _insert_portion(
+    db: Connection, table: str, columns: tuple[str, ...], rows: int, flat: list[Any], ignore: bool
+) -> int:
+    try:
+        return db.run(db.dialect.insert(table, columns, rows, ignore), flat)
+    except TooLong as error:
+        if rows == 1:
+            raise InvalidRecord(f"a row of {table} is too long: {error}") from None
+    middle = rows // 2 * len(columns)
+    return sum(_insert_portion(db, table, columns, rows // 2, part, ignore) for part in (flat[:middle], flat[middle:]))
+
+
+def insert_numbered(db: Connection, table: str, number: str, columns: tuple[str, ...], flat: list[Any]) -> list[int]:
+    """Insert rows into a table that numbers them itself in column `number`.  Returns these, in the order given."""
     width = len(columns)
     numbers: list[int] = []
     for start, rows in _portions(len(flat) // width):
         sql = db.dialect.insert(table, columns, rows, False)
-        first = db.insert_counted(sql, flat[start * width : (start + rows) * width], rows)
-        numbers.extend(range(first, first + rows))
+        numbers += db.insert_numbered(sql, flat[start * width : (start + rows) * width], rows, number)
     return numbers
 
 

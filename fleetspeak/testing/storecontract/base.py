@@ -56,6 +56,12 @@ class StoreCase(TestCase):
     store: IStore
     clock: StoreClock
 
+    exact_labels = True
+    """False: labels that differ only in case, or in blanks at their ends, are one label to this store."""
+
+    source_message_id_size = 100
+    """Bytes that this store keeps of a longer source_message_id."""
+
     def make_store(self) -> IStore:
         """A new, empty store that runs on `self.clock`; not open yet."""
         raise NotImplementedError

@@ -120,7 +120,7 @@ class DeliveryContract(StoreCase):
     async def test_a_claim_does_not_outgrow_a_contact(self) -> None:
         """What cannot be sent in one contact waits for the next; a single message is never too large."""
         stored = [to_client(number, created=number + 1) for number in range(4)]
-        for message, mib in zip(stored, (20, 2, 10, 6), strict=True):
+        for message, mib in zip(stored, (15, 2, 10, 6), strict=True):
             message.data.value = bytes(mib << 20)
         for message in stored:
             await self.store.store_messages([message])

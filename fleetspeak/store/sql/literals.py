@@ -1,0 +1,52 @@
+"""Values in the text of a MySQL statement.
+
+Bytes and texts are written in hexadecimal, so nothing is ever escaped, and no setting of a session can change what a
+statement means.  That is also the quickest way for Python to write them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from itertools import chain
+from typing import Any
+
+
+class Unfit(Exception):
+    """A value that no column could hold."""
+
+
+@lru_cache(maxsize=4096)
+def _parts(sql: str) -> list[str]:
+    """The text between the parameters."""
+    return sql.split("?")
+
+
+def statement(sql: str, parameters: Sequence[Any]) -> bytes:
+    """`sql` with its ``?`` replaced by `parameters`.  Raises Unfit."""
+    parts = _parts(sql)
+    if len(parts) != len(parameters) + 1:
+        raise TypeError(f"{len(parameters)} parameters for {len(parts) - 1} places in {sql[:200]}")
+    try:
+        values = [_WRITERS[type(value)](value) for value in parameters]
+    except UnicodeEncodeError as error:
+        raise Unfit(f"a text is not Unicode: {error.reason}") from None
+    return "".join(chain.from_iterable(zip(parts, [*values, ""], strict=True))).encode("ascii")
+
+
+def _float(value: float) -> str:
+    if not math.isfinite(value):
+        raise Unfit(f"{value} is not a number")
+    text = repr(value)
+    return text if "e" in text else f"{text}e0"  # without an exponent it would be a decimal
+
+
+_WRITERS: dict[type, Callable[[Any], str]] = {
+    bytes: lambda value: f"X'{value.hex()}'",
+    str: lambda value: f"_utf8mb4 X'{value.encode().hex()}'",
+    int: str,
+    bool: lambda value: "1" if value else "0",
+    float: _float,
+    type(None): lambda _: "NULL",
+}
