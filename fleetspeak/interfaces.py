@@ -303,6 +303,7 @@ class IClientServiceContext(Interface):
     stats = Attribute("IClientStats: whom to tell of what the service does.")
     spooled = Attribute("bool: an accepted message is on the disk, and survives the client.")
     std_forward = Attribute("bool: attach child processes to the client's own standard input and output, for testing.")
+    left_over = Attribute("LeftOver: messages that an earlier process of this service has not dealt with.")
     child_variables = Attribute("Mapping of str to str: what the environment of each child process has to have.")
 
     def service_names() -> list[str]:

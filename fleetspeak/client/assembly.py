@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -22,6 +23,7 @@ from fleetspeak.client.outbox import ClientOutbox
 from fleetspeak.client.persistence.clones import CloneCheck
 from fleetspeak.client.persistence.filesystem import FilePersistence
 from fleetspeak.client.persistence.memory import MemoryPersistence
+from fleetspeak.client.process.leftover import LeftOvers
 from fleetspeak.client.process.living import LIVING
 from fleetspeak.client.process.orphans import mark_of, reap_and_tell
 from fleetspeak.client.process.usage import Observe, ObserveInThread, Subject, UsageMonitor
@@ -87,13 +89,26 @@ def persistence_for(settings: ClientSettings) -> IPersistence:
     return FilePersistence(settings.state_file, trust=settings.trust)
 
 
-def spool_for(settings: ClientSettings, reactor: Any) -> Spool | None:
+def spool_folder(settings: ClientSettings) -> Path | None:
     """Where the settings say that messages are kept on the disk, if they are."""
     if settings.state_file is None or settings.spool_limit is None:
         return None
-    path = settings.state_file.with_name(settings.state_file.name + ".spool")
+    return settings.state_file.with_name(settings.state_file.name + ".spool")
+
+
+def spool_for(settings: ClientSettings, reactor: Any) -> Spool | None:
+    """What keeps messages there."""
+    path = spool_folder(settings)
+    if path is None or settings.spool_limit is None:
+        return None
     folder = SpoolFolder(path, segment_size(settings.spool_limit))
     return Spool(folder, settings.spool_limit, SpoolThread(reactor), reactor)
+
+
+def left_overs_for(settings: ClientSettings, in_thread: InThread) -> LeftOvers:
+    """What keeps messages that processes have not dealt with: beside the spool, if there is one."""
+    path = spool_folder(settings)
+    return LeftOvers(None if path is None else path / "unread", in_thread)
 
 
 def in_thread_of(reactor: Any) -> InThread:
@@ -171,6 +186,7 @@ def build_client(
         signers=signing,
     )
 
+    left_overs = left_overs_for(settings, in_thread)
     files = Files(labels, told, reactor, in_thread, POLLING_LIMIT)
     mark: dict[str, str] = {}
     at_the_end(LIVING.kill_all)
@@ -193,6 +209,7 @@ def build_client(
             stats=told,
             std_forward=std_forward,
             child_variables=mark,
+            left_over=left_overs.of(service_name),
         )
 
     manager = ServiceManager(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from fleetspeak.core.download import NOTHING, Kept, Version
+from fleetspeak.security.files import sync_directory
 
 CHECKPOINT = 16 * 1024 * 1024
 """Bytes that may have to be fetched again after a crash."""
@@ -99,7 +100,7 @@ class PartialFile:
         self._close()
         self._path.replace(self._target)
         self._note.unlink(missing_ok=True)
-        _sync_directory(self._target.parent)
+        sync_directory(self._target.parent)
 
     def discard(self) -> None:
         """Close, and leave nothing behind."""
@@ -149,12 +150,3 @@ def _is_sound(kept: Kept) -> bool:
         and version.validator.isascii()
         and bool(version.validator)
     )
-
-
-def _sync_directory(directory: Path) -> None:
-    """Make a rename in it durable."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

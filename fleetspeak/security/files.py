@@ -27,11 +27,11 @@ def write_atomically(path: Path, data: bytes, mode: int) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    _sync_directory(path.parent)
+    sync_directory(path.parent)
 
 
-def _sync_directory(directory: Path) -> None:
-    """Make the new name durable too."""
+def sync_directory(directory: Path) -> None:
+    """Make the names in it durable, as after a rename.  Blocks.  Raises OSError."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import Deferred, execute, fail, succeed
 from twisted.internet.protocol import Protocol
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
@@ -21,6 +21,7 @@ from fleetspeak.client.flow import Flow
 from fleetspeak.client.identity import KeyedIdentity, new_identity
 from fleetspeak.client.link import Link
 from fleetspeak.client.outbox import ClientOutbox
+from fleetspeak.client.process.leftover import LeftOver, NoShelf
 from fleetspeak.client.stats import Stats
 from fleetspeak.config.client import ClientSettings
 from fleetspeak.errors import FileUnavailable
@@ -48,6 +49,7 @@ class RecordingContext:
         self.stats = Stats()
         self.std_forward = std_forward
         self.child_variables: dict[str, str] = {}
+        self.left_over = LeftOver(service_name, NoShelf(), execute)
         self.spooled = False
         """Set it to have the service behave as if what it sends went to a disk."""
         self.hold = False

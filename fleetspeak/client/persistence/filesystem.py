@@ -32,6 +32,7 @@ from fleetspeak.errors import ConfigError
 from fleetspeak.interfaces import IPersistence
 from fleetspeak.pb import client
 from fleetspeak.security import keys
+from fleetspeak.security.files import sync_directory
 
 MAX_STATE = 16 * 1024 * 1024
 """Bytes in a state file that we are willing to read; a real one has a few hundred."""
@@ -141,7 +142,7 @@ class FilePersistence:
         except OSError as error:
             # Not the end of anything, as long as it does not keep a key that is replaced.
             self._backup.unlink(missing_ok=True)
-            _sync_directory(self._path.parent)
+            sync_directory(self._path.parent)
             self._backed_up = None
             self._log.error(
                 "cannot write the backup {backup} of the state: {error}; there is none now",
@@ -271,13 +272,4 @@ def _write(path: Path, state: client.ClientState) -> None:
         file.flush()
         os.fsync(descriptor)
     new.replace(path)
-    _sync_directory(path.parent)
-
-
-def _sync_directory(directory: Path) -> None:
-    """Make a rename in it durable."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync_directory(path.parent)

@@ -11,6 +11,7 @@ from zope.interface import implementer
 
 from fleetspeak.client.files import MAX_FILE, PATIENCE, Files
 from fleetspeak.client.labels import Labels
+from fleetspeak.client.process.leftover import LeftOver
 from fleetspeak.client.router import Router
 from fleetspeak.client.stats import Stats
 from fleetspeak.ids import ClientId
@@ -36,6 +37,7 @@ class ServiceContext:
         stats: Stats,
         std_forward: bool,
         child_variables: Mapping[str, str],
+        left_over: LeftOver,
     ) -> None:
         self.service_name = service_name
         self.reactor = reactor
@@ -46,6 +48,8 @@ class ServiceContext:
         """Attach children to the client's own stdin, stdout and stderr; an aid for testing."""
         self.child_variables = child_variables
         """By which the client finds its children after it was killed."""
+        self.left_over = left_over
+        """Messages that an earlier process of this service has not dealt with."""
         self._router = router
         self._files = files
         self._client_id = client_id

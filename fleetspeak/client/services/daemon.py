@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -81,7 +80,7 @@ class DaemonService:
         self._execution: Execution | None = None
         self._ready = False
         """The process has everything that earlier ones left over, and takes more."""
-        self._left_over: deque[Frame] = deque()
+        self._left_over = context.left_over
         self._waiting: list[Deferred[Execution]] = []
         self._running: Deferred[None] | None = None
         self._stopping = False
@@ -118,6 +117,7 @@ class DaemonService:
     # ---- the life cycle
 
     async def _run(self) -> None:
+        await self._left_over.load()
         while not self._stopping:
             if self._lazy and not self._waiting and not self._left_over:
                 await self._sleep(None)
@@ -150,7 +150,7 @@ class DaemonService:
         await handing_over
         self._execution = None
         self._ready = False
-        self._left_over.extendleft(reversed(execution.left_over()))
+        await self._left_over.put_back(execution.left_over())
         self._account_for(execution)
 
     def _account_for(self, execution: Execution) -> None:
@@ -194,8 +194,8 @@ class DaemonService:
         """Hand over what earlier processes did not read, then let in what comes."""
         try:
             while self._left_over:
-                await execution.deliver(self._left_over[0])
-                self._left_over.popleft()
+                await execution.deliver(self._left_over.first)
+                await self._left_over.delivered()
         except ChildGone:
             return
         self._ready = True

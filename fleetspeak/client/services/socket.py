@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-from collections import deque
 from typing import Any
 
 from google.protobuf.message import Message as ProtobufMessage
@@ -71,7 +70,7 @@ class SocketService:
         self._attending: Deferred[None] | None = None
         self._ready = False
         """The process has everything that earlier ones left over, and takes more."""
-        self._left_over: deque[Frame] = deque()
+        self._left_over = context.left_over
         self._waiting: list[Deferred[SocketConnection]] = []
 
     def start(self) -> None:
@@ -138,7 +137,7 @@ class SocketService:
         await handing_over
         self._connection = None
         self._ready = False
-        self._left_over.extendleft(reversed(connection.left_over()))
+        await self._left_over.put_back(connection.left_over())
         self._context.stats.socket_closed(self._context.service_name, connection.problem)
         assert self._listener is not None
         self._listener.accept_one()
@@ -147,9 +146,10 @@ class SocketService:
         """Hand over what earlier processes did not read, then let in what comes."""
         try:
             await connection.opened()
+            await self._left_over.load()
             while self._left_over:
-                await connection.deliver(self._left_over[0])
-                self._left_over.popleft()
+                await connection.deliver(self._left_over.first)
+                await self._left_over.delivered()
         except PeerGone:
             return
         self._ready = True

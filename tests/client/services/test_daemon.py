@@ -358,6 +358,16 @@ class LifeCycle(DaemonCase):
         await until(lambda: self.context.sent)
         self.assertEqual(["precious"], self.types())
 
+    async def test_what_was_not_read_when_the_service_stopped_goes_to_the_next_instance_of_it(self) -> None:
+        deaf = self.daemon(connected_python("time.sleep(60)"))
+        for kind in ("one", "two"):
+            await deaf.process(message(kind))
+        await deaf.stop()
+        self.assertEqual(2, len(self.context.left_over))
+        self.daemon(ECHO)
+        await until(lambda: self.types() == ["oneResponse", "twoResponse"])
+        self.assertFalse(self.context.left_over)
+
     async def test_item_133_stop_during_the_respawn_delay_is_quick(self) -> None:
         service = self.daemon(("/bin/false",), replace(QUICK, respawn_delay=600.0))
         waiting = self.process(service, message("m"))
