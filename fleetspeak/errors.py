@@ -51,6 +51,10 @@ class InvalidRecord(StoreError):
     """This record can never be stored as it is; trying again does not help."""
 
 
+class NotSent(StoreError):
+    """A broadcast takes no more clients: it is disabled, or this server's share of it is used up or has expired."""
+
+
 class TemporaryError(FleetspeakError):
     """A service could not process a message now; the message stays pending and is tried again later."""
 

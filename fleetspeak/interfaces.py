@@ -31,9 +31,12 @@ if TYPE_CHECKING:
     from fleetspeak.core.authorization import CheckedSignature, Claimed
     from fleetspeak.errors import StoreError
     from fleetspeak.ids import ClientId, MessageId
-    from fleetspeak.pb import admin, client, common, monitoring, resource
+    from fleetspeak.pb import admin, broadcasts, client, common, monitoring, resource
     from fleetspeak.records import (
         Ack,
+        ActiveBroadcast,
+        Allocation,
+        BroadcastSend,
         Claim,
         ClientData,
         Contact,
@@ -258,6 +261,60 @@ class IStore(Interface):
 
         @raise InvalidRecord: start is after end.
         """
+
+    # -- broadcasts
+
+    def create_broadcast(broadcast: broadcasts.Broadcast, limit: int, max_errors: int = 0) -> Deferred[None]:
+        """Store a `fleetspeak.server.Broadcast`, to be sent to at most `limit` clients.
+
+        One with a group name disables those active ones that have the same group, source, destination and labels.
+
+        @param limit: `fleetspeak.records.UNLIMITED` for no limit, 0 for a disabled one.
+        @param max_errors: for `broadcast_errors`; 0 for any number.
+        @raise AlreadyExists: there is one of that id.
+        """
+
+    def active_broadcasts() -> Deferred[list[ActiveBroadcast]]:
+        """@return: list of the `ActiveBroadcast`s that have not reached their limit and not expired, by id."""
+
+    def active_broadcast_ids() -> Deferred[list[bytes]]:
+        """@return: list of their ids only: cheap enough to ask often."""
+
+    def sent_broadcasts(client_ids: Sequence[ClientId]) -> Deferred[dict[ClientId, list[bytes]]]:
+        """@return: dict of the ids of the broadcasts each client was sent; clients without any are left out."""
+
+    def allocate_broadcast(broadcast_id: bytes, fraction: float, expiry_ns: int) -> Deferred[Allocation | None]:
+        """Take a fraction of what is left of a broadcast's limit.
+
+        @return: `Allocation`, or None if nothing is left.  @raise NotFound: there is no such broadcast.
+        """
+
+    def save_broadcast_messages(sends: Sequence[BroadcastSend]) -> Deferred[list[StoreError | None]]:
+        """Carry out `BroadcastSend`s.  The messages are due again after the retry time of clients.
+
+        @return: list of None or StoreError: NotSent; AlreadyExists, for a client that has had this broadcast.
+        """
+
+    def clean_up_allocation(broadcast_id: bytes, allocation_id: bytes, sent: int) -> Deferred[None]:
+        """Give a share back, of which so much was sent; with an empty id, account for an unlimited broadcast.
+
+        What was saved counts in any case.  A share or a broadcast that is gone is passed over.
+        """
+
+    def sweep_allocations(expired_ns: int) -> Deferred[int]:
+        """Give back the shares that expired before then, whose servers are gone.  @return: how many there were."""
+
+    def disable_broadcasts(broadcast_ids: Sequence[bytes]) -> Deferred[None]:
+        """Send no more of these, for ever; unknown ids are passed over."""
+
+    def pause_broadcasts(broadcast_ids: Sequence[bytes]) -> Deferred[None]:
+        """Send no more of these until `resume_broadcasts`; unknown and disabled ones are passed over."""
+
+    def resume_broadcasts(broadcast_ids: Sequence[bytes]) -> Deferred[None]:
+        """Give those that are paused their limits back; all others are passed over."""
+
+    def broadcast_errors(broadcast_ids: Sequence[bytes]) -> Deferred[dict[bytes, int]]:
+        """@return: dict of how many clients failed with each; those without failures are left out."""
 
 
 # ---- client side ----------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from fleetspeak.ids import NO_CLIENT, ClientId, MessageId
-from fleetspeak.pb import common
+from fleetspeak.pb import broadcasts, common
 
 MAX_MESSAGES_PER_CONTACT = 100
 """Most messages in one contact data, in either direction; servers refuse more."""
@@ -127,3 +127,41 @@ class FetchedFile:
     """Bytes."""
     modified: int | None
     """Seconds since the Unix epoch, as the server dates it; None if it does not."""
+
+
+UNLIMITED = 2**63 - 1
+"""The limit of a broadcast that goes to any number of clients; 0 is that of one that is disabled."""
+
+
+@dataclass(frozen=True, slots=True)
+class ActiveBroadcast:
+    """A broadcast that may still be sent."""
+
+    broadcast: broadcasts.Broadcast
+    sent: int
+    """As far as servers have accounted for it."""
+    limit: int
+    max_errors: int = 0
+    """So many clients may fail; 0: any number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Allocation:
+    """A server's share of a broadcast's limit."""
+
+    allocation_id: bytes
+    limit: int
+    expiry_ns: int
+    """Nothing is sent on it from then on."""
+
+
+@dataclass(frozen=True, slots=True)
+class BroadcastSend:
+    """Send a broadcast to a client: store `message`, count it, and remember that the client has this broadcast."""
+
+    message: common.Message
+    broadcast_id: bytes
+    allocation_id: bytes = b""
+    """Empty for an unlimited broadcast."""
+    contact_id: str = ""
+    """The contact that takes the message along."""

@@ -9,8 +9,10 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from fleetspeak.errors import InvalidRecord
 from fleetspeak.ids import CLIENT_ID_SIZE, MESSAGE_ID_SIZE, show
-from fleetspeak.pb import common
-from fleetspeak.records import Contact, Exchange, Label
+from fleetspeak.pb import broadcasts, common
+from fleetspeak.records import UNLIMITED, Contact, Exchange, Label
+
+BROADCAST_ID_SIZE = 8
 
 MAX_NAME = 128
 """Characters in the name of a service, a label or a message type: the width of the columns."""
@@ -99,6 +101,29 @@ def check_labels(labels: Iterable[Label]) -> None:
 def label_fits(label: Label) -> bool:
     """Whether the columns hold it."""
     return len(label.service) <= MAX_NAME and len(label.label) <= MAX_NAME
+
+
+def check_broadcast(broadcast: broadcasts.Broadcast, limit: int, max_errors: int) -> None:
+    """Raise InvalidRecord if `broadcast` cannot be stored."""
+    if len(broadcast.broadcast_id) != BROADCAST_ID_SIZE:
+        raise InvalidRecord(f"BroadcastID must be {BROADCAST_ID_SIZE} bytes, not {len(broadcast.broadcast_id)}")
+    if not broadcast.source.service_name:
+        raise InvalidRecord("Broadcast must have Source")
+    names = (
+        broadcast.source.service_name,
+        broadcast.destination.service_name,
+        broadcast.message_type,
+        broadcast.group_name,
+    )
+    if max(map(len, names)) > MAX_NAME:
+        raise InvalidRecord(f"a service name, type or group of the broadcast has more than {MAX_NAME} characters")
+    check_labels(Label(label.service_name, label.label) for label in broadcast.required_labels)
+    if broadcast.HasField("expiration_time"):
+        nanoseconds("expiration_time", broadcast.expiration_time)
+    if not 0 <= limit <= UNLIMITED:
+        raise InvalidRecord(f"the limit of a broadcast must be at most {UNLIMITED}")
+    if not 0 <= max_errors < 2**31:
+        raise InvalidRecord("the number of errors a broadcast may have must be below 2147483648")
 
 
 def check_contact(contact: Contact) -> None:

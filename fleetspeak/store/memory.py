@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import ParamSpec, TypeVar
@@ -18,9 +19,12 @@ from fleetspeak import ids
 from fleetspeak.errors import AlreadyExists, InvalidRecord, NotFound, StoreError
 from fleetspeak.ids import NO_CLIENT, ClientId, MessageId
 from fleetspeak.interfaces import IStore
-from fleetspeak.pb import admin, common, monitoring, resource
+from fleetspeak.pb import admin, broadcasts, common, monitoring, resource
 from fleetspeak.records import (
     Ack,
+    ActiveBroadcast,
+    Allocation,
+    BroadcastSend,
     Claim,
     ClientData,
     Contact,
@@ -32,6 +36,7 @@ from fleetspeak.records import (
 )
 from fleetspeak.store import checks
 from fleetspeak.store.allotment import Allotment
+from fleetspeak.store.memorybroadcasts import MemoryBroadcasts
 from fleetspeak.store.timing import Timing
 from fleetspeak.store.usage import check_usage, usage_record
 
@@ -95,6 +100,7 @@ class MemoryStore:
         self._contacts: list[tuple[Contact, int]] = []
         """With the time of each; row n is at n - 1."""
         self._links: set[tuple[int, bytes]] = set()
+        self._broadcasts = MemoryBroadcasts()
 
     def open(self) -> Deferred[None]:
         """See `IStore`."""
@@ -432,6 +438,86 @@ class MemoryStore:
             return [one for one in stored if start_ns <= one.server_timestamp.ToNanoseconds() < end_ns]
 
         return self._do(records)
+
+    # -- broadcasts
+
+    def create_broadcast(self, broadcast: broadcasts.Broadcast, limit: int, max_errors: int = 0) -> Deferred[None]:
+        """See `IStore`."""
+
+        def create() -> None:
+            checks.check_broadcast(broadcast, limit, max_errors)
+            self._broadcasts.create(broadcast, limit, max_errors, self._now_ns())
+
+        return self._do(create)
+
+    def active_broadcasts(self) -> Deferred[list[ActiveBroadcast]]:
+        """See `IStore`."""
+        return self._do(lambda: self._broadcasts.active(self._now_ns()))
+
+    def active_broadcast_ids(self) -> Deferred[list[bytes]]:
+        """See `IStore`."""
+        return self._do(lambda: [one.broadcast.broadcast_id for one in self._broadcasts.active(self._now_ns())])
+
+    def sent_broadcasts(self, client_ids: Sequence[ClientId]) -> Deferred[dict[ClientId, list[bytes]]]:
+        """See `IStore`."""
+        return self._do(self._broadcasts.sent_to, client_ids)
+
+    def allocate_broadcast(self, broadcast_id: bytes, fraction: float, expiry_ns: int) -> Deferred[Allocation | None]:
+        """See `IStore`."""
+        return self._do(self._broadcasts.allocate, broadcast_id, fraction, expiry_ns)
+
+    def save_broadcast_messages(self, sends: Sequence[BroadcastSend]) -> Deferred[list[StoreError | None]]:
+        """See `IStore`."""
+        return self._do_each(self._save_broadcast_message, sends)
+
+    def _save_broadcast_message(self, send: BroadcastSend) -> None:
+        message, now_ns = send.message, self._now_ns()
+        checks.check_message(message)
+        row = checks.contact_row(send.contact_id)
+        client_id = ClientId(message.destination.client_id)
+        self._broadcasts.check(send.broadcast_id, send.allocation_id, client_id, now_ns)
+        self._client(client_id)
+        if row is not None:
+            self._contact_row(send.contact_id)
+            self._links.add((row, message.message_id))
+        self._broadcasts.count(send.broadcast_id, send.allocation_id, client_id, message.message_id)
+        self._store(message)
+        self._messages[message.message_id].due_us = self._timing.client_due(now_ns)
+
+    def clean_up_allocation(self, broadcast_id: bytes, allocation_id: bytes, sent: int) -> Deferred[None]:
+        """See `IStore`."""
+        return self._do(self._broadcasts.clean_up, broadcast_id, allocation_id, sent)
+
+    def sweep_allocations(self, expired_ns: int) -> Deferred[int]:
+        """See `IStore`."""
+        return self._do(self._broadcasts.sweep, expired_ns)
+
+    def disable_broadcasts(self, broadcast_ids: Sequence[bytes]) -> Deferred[None]:
+        """See `IStore`."""
+        return self._do(self._broadcasts.disable, broadcast_ids)
+
+    def pause_broadcasts(self, broadcast_ids: Sequence[bytes]) -> Deferred[None]:
+        """See `IStore`."""
+        return self._do(self._broadcasts.pause, broadcast_ids)
+
+    def resume_broadcasts(self, broadcast_ids: Sequence[bytes]) -> Deferred[None]:
+        """See `IStore`."""
+        return self._do(self._broadcasts.resume, broadcast_ids)
+
+    def broadcast_errors(self, broadcast_ids: Sequence[bytes]) -> Deferred[dict[bytes, int]]:
+        """See `IStore`."""
+
+        def count() -> dict[bytes, int]:
+            failed = [
+                broadcast_id
+                for (_, broadcast_id), message_id in self._broadcasts.sent.items()
+                if broadcast_id in broadcast_ids
+                and (stored := self._messages.get(message_id)) is not None
+                and stored.message.result.failed
+            ]
+            return dict(Counter(failed))
+
+        return self._do(count)
 
     # -- looks that fail
 

@@ -42,6 +42,12 @@ COLUMNS = {
     " priority background is_blocklisted_source",
     "pending_messages": "for_server message_id retry_count scheduled_time data_type_url data_value",
     "client_contact_messages": "client_contact_id message_id",
+    "broadcasts": "broadcast_id source_service_name destination_service_name message_type expiration_time_seconds"
+    " expiration_time_nanos data_type_url data_value sent allocated message_limit group_name paused_limit max_errors",
+    "broadcast_labels": "broadcast_id service_name label",
+    "broadcast_allocations": "broadcast_id allocation_id sent message_limit expiration_time_seconds"
+    " expiration_time_nanos",
+    "broadcast_sent": "client_id broadcast_id message_id",
 }
 
 
@@ -167,6 +173,16 @@ class FileTests(SynchronousTestCase):
             store = self.open(path)
             self.assertEqual(store.look("PRAGMA user_version"), [(sqlite.VERSION,)])
         self.assertEqual(store.look("SELECT COUNT(*) FROM added"), [(0,)])
+        self.assertEqual(store.look("SELECT COUNT(*) FROM messages"), [(1,)])
+
+    def test_a_database_of_version_1_gets_broadcasts(self) -> None:
+        path = self.mktemp()
+        with mock.patch.multiple(sqlite, MIGRATIONS=sqlite.MIGRATIONS[:1], VERSION=1):
+            store = self.open(path)
+            store.store_messages([from_client(1)])
+            self.successResultOf(store.close())
+        store = self.open(path)
+        self.assertEqual(store.look("SELECT COUNT(*) FROM broadcasts"), [(0,)])
         self.assertEqual(store.look("SELECT COUNT(*) FROM messages"), [(1,)])
 
     def test_a_migration_that_fails_changes_nothing(self) -> None:

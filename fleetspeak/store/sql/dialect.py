@@ -53,6 +53,9 @@ class Dialect:
     """Ends a SELECT of rows that are about to be changed, and passes over those that others have locked.  Empty
     where nobody else can write during a transaction."""
 
+    for_update: str
+    """The same, but it waits for those that others have locked."""
+
 
 class TooLong(Exception):
     """A statement is longer than the database takes; nothing was done.  Never leaves `statements`."""

@@ -96,6 +96,7 @@ DIALECT = Dialect(
     exact=_exact,
     source_message_id_size=16,
     lock=" FOR UPDATE",
+    for_update=" FOR UPDATE",
 )
 DIALECT_WITH_SKIP_LOCKED = replace(DIALECT, lock=" FOR UPDATE SKIP LOCKED")
 

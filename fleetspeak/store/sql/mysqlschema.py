@@ -1,7 +1,8 @@
 """The tables on MySQL, which servers of several kinds share, and how those of older servers become them.
 
 Names, columns and their types are upstream's; what is ours disturbs nobody who names the columns of his inserts:
-three columns of `messages` with defaults, indexes, and tables of our own, whose names begin with ``fleetspeak_``.
+columns of `messages`, `broadcasts` and `broadcast_sent` that may be left out, indexes, and tables of our own, whose
+names begin with ``fleetspeak_``.
 Others insert into `client_resource_usage_records` by position: it has exactly these columns.
 
 No I/O here: what is there is passed in, and what is to be done comes out.
@@ -125,6 +126,9 @@ TABLES: dict[str, str] = {
         sent BIGINT UNSIGNED,
         allocated BIGINT UNSIGNED,
         message_limit BIGINT UNSIGNED,
+        group_name VARCHAR(128),
+        paused_limit BIGINT UNSIGNED,              -- not NULL: paused; message_limit is 0 meanwhile
+        max_errors INT,                            -- NULL: any number of clients may fail
         PRIMARY KEY (broadcast_id)""",
     "broadcast_labels": """
         broadcast_id BINARY(8) NOT NULL,
@@ -146,6 +150,7 @@ TABLES: dict[str, str] = {
     "broadcast_sent": """
         broadcast_id BINARY(8) NOT NULL,
         client_id BINARY(8) NOT NULL,
+        message_id BINARY(32),                     -- by which it was sent
         PRIMARY KEY (client_id, broadcast_id),
         CONSTRAINT broadcast_sent_fk_1
             FOREIGN KEY (broadcast_id) REFERENCES broadcasts (broadcast_id) ON DELETE CASCADE,
@@ -172,6 +177,10 @@ TABLES: dict[str, str] = {
 
 _ADDED_COLUMNS = (
     ("broadcasts", "destination_service_name", "VARCHAR(128) AFTER source_service_name"),
+    ("broadcasts", "group_name", "VARCHAR(128)"),
+    ("broadcasts", "paused_limit", "BIGINT UNSIGNED"),
+    ("broadcasts", "max_errors", "INT"),
+    ("broadcast_sent", "message_id", "BINARY(32)"),
     ("client_resource_usage_records", "mean_num_fds", "INT4"),
     ("client_resource_usage_records", "max_num_fds", "INT4"),
     ("messages", "annotations", "BLOB"),

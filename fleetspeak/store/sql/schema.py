@@ -1,7 +1,8 @@
 """The tables of the SQLite database, and how an older database becomes a newer one.
 
 Tables, columns, types and their meaning are those that servers share on MySQL, with ids as BLOBs.  What is ours:
-messages keep priority, background and is_blocklisted_source; there are the indexes the hot queries need; and the
+messages keep priority, background and is_blocklisted_source; broadcasts have groups, pauses and bounds on
+errors; there are the indexes the hot queries need; and the
 links of a contact to its messages do not refer to messages, since that would take another index, which every message
 would have to be put into at a random place.  A link goes with its contact.
 
@@ -111,6 +112,55 @@ _VERSION_1 = (
     """,
 )
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_VERSION_1,)
+_VERSION_2 = (
+    """
+    CREATE TABLE broadcasts (
+        broadcast_id BLOB NOT NULL PRIMARY KEY,
+        source_service_name TEXT NOT NULL,
+        destination_service_name TEXT,           -- NULL: no destination was given
+        message_type TEXT NOT NULL,
+        expiration_time_seconds INTEGER,         -- NULL: never
+        expiration_time_nanos INTEGER,
+        data_type_url TEXT,
+        data_value BLOB,
+        sent INTEGER NOT NULL,                   -- of allocations that were given back
+        allocated INTEGER NOT NULL,              -- to the allocations there are
+        message_limit INTEGER NOT NULL,
+        group_name TEXT,
+        paused_limit INTEGER,                    -- not NULL: paused; message_limit is 0 meanwhile
+        max_errors INTEGER                       -- NULL: any number of clients may fail
+    )
+    """,
+    """
+    CREATE TABLE broadcast_labels (
+        broadcast_id BLOB NOT NULL REFERENCES broadcasts (broadcast_id) ON DELETE CASCADE,
+        service_name TEXT NOT NULL,
+        label TEXT NOT NULL,
+        PRIMARY KEY (broadcast_id, service_name, label)
+    ) WITHOUT ROWID
+    """,
+    """
+    CREATE TABLE broadcast_allocations (
+        broadcast_id BLOB NOT NULL REFERENCES broadcasts (broadcast_id) ON DELETE CASCADE,
+        allocation_id BLOB NOT NULL,
+        sent INTEGER NOT NULL,
+        message_limit INTEGER NOT NULL,
+        expiration_time_seconds INTEGER NOT NULL,
+        expiration_time_nanos INTEGER NOT NULL,
+        PRIMARY KEY (broadcast_id, allocation_id)
+    ) WITHOUT ROWID
+    """,
+    """
+    CREATE TABLE broadcast_sent (
+        client_id BLOB NOT NULL REFERENCES clients (client_id) ON DELETE CASCADE,
+        broadcast_id BLOB NOT NULL REFERENCES broadcasts (broadcast_id) ON DELETE CASCADE,
+        message_id BLOB,                         -- by which it was sent
+        PRIMARY KEY (client_id, broadcast_id)
+    ) WITHOUT ROWID
+    """,
+    "CREATE INDEX broadcast_sent_of_broadcast ON broadcast_sent (broadcast_id)",
+)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_VERSION_1, _VERSION_2)
 
 VERSION = len(MIGRATIONS)

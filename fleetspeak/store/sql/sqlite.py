@@ -83,6 +83,7 @@ DIALECT = Dialect(
     exact=str,
     source_message_id_size=0,
     lock="",
+    for_update="",
 )
 
 

@@ -14,9 +14,12 @@ from zope.interface import implementer
 from fleetspeak.errors import InvalidRecord, StoreError
 from fleetspeak.ids import ClientId, MessageId
 from fleetspeak.interfaces import IStore
-from fleetspeak.pb import admin, common, monitoring, resource
+from fleetspeak.pb import admin, broadcasts, common, monitoring, resource
 from fleetspeak.records import (
     Ack,
+    ActiveBroadcast,
+    Allocation,
+    BroadcastSend,
     Claim,
     ClientData,
     Contact,
@@ -27,6 +30,7 @@ from fleetspeak.records import (
     ResultUpdate,
 )
 from fleetspeak.store import checks
+from fleetspeak.store.sql import broadcasts as _broadcasts
 from fleetspeak.store.sql import claims as _claims
 from fleetspeak.store.sql import clients, exchange, pending, usage
 from fleetspeak.store.sql import contacts as _contacts
@@ -72,6 +76,10 @@ class SqlStore:
         self._overdue = partial(pending.overdue, timing=timing)
         self._add_client = partial(clients.add, timing=timing)
         self._record_usage = partial(usage.record, timing=timing)
+        self._create_broadcast = partial(_broadcasts.create, timing=timing)
+        self._active_broadcasts = partial(_broadcasts.active, timing=timing)
+        self._active_broadcast_ids = partial(_broadcasts.active_ids, timing=timing)
+        self._save_broadcasts = partial(_broadcasts.save, timing=timing)
 
     async def _open(self) -> None:
         try:
@@ -256,6 +264,70 @@ class SqlStore:
         if start_ns > end_ns:
             return fail(InvalidRecord("timerange is invalid: start timestamp is after end timestamp"))
         return _plain(self._lister, partial(usage.page, client_id=client_id, start_ns=start_ns, end_ns=end_ns))
+
+    # -- broadcasts
+
+    def create_broadcast(self, broadcast: broadcasts.Broadcast, limit: int, max_errors: int = 0) -> Deferred[None]:
+        """See `IStore`."""
+        try:
+            checks.check_broadcast(broadcast, limit, max_errors)
+        except InvalidRecord:
+            return fail()
+        snapshot = broadcasts.Broadcast()
+        snapshot.CopyFrom(broadcast)
+        return _plain(self._writer, partial(self._create_broadcast, new=(snapshot, limit, max_errors)))
+
+    def active_broadcasts(self) -> Deferred[list[ActiveBroadcast]]:
+        """See `IStore`."""
+        return _plain(self._lister, self._active_broadcasts)
+
+    def active_broadcast_ids(self) -> Deferred[list[bytes]]:
+        """See `IStore`."""
+        return _plain(self._reader, self._active_broadcast_ids)
+
+    def sent_broadcasts(self, client_ids: Sequence[ClientId]) -> Deferred[dict[ClientId, list[bytes]]]:
+        """See `IStore`."""
+        return _one(self._reader, _broadcasts.sent, tuple(client_ids))
+
+    def allocate_broadcast(self, broadcast_id: bytes, fraction: float, expiry_ns: int) -> Deferred[Allocation | None]:
+        """See `IStore`."""
+        return _plain(
+            self._writer,
+            partial(_broadcasts.allocate, broadcast_id=broadcast_id, fraction=fraction, expiry_ns=expiry_ns),
+        )
+
+    def save_broadcast_messages(self, sends: Sequence[BroadcastSend]) -> Deferred[list[StoreError | None]]:
+        """See `IStore`."""
+        prepared = [_tried(_broadcasts.PreparedSend, send) for send in sends]
+        size = sum(one.rows.size for one in prepared if not isinstance(one, StoreError))
+        return _each(self._writer, self._save_broadcasts, prepared, size)
+
+    def clean_up_allocation(self, broadcast_id: bytes, allocation_id: bytes, sent: int) -> Deferred[None]:
+        """See `IStore`."""
+        return _plain(
+            self._writer,
+            partial(_broadcasts.clean_up, broadcast_id=broadcast_id, allocation_id=allocation_id, sent=sent),
+        )
+
+    def sweep_allocations(self, expired_ns: int) -> Deferred[int]:
+        """See `IStore`."""
+        return _plain(self._writer, partial(_broadcasts.sweep, expired_ns=expired_ns))
+
+    def disable_broadcasts(self, broadcast_ids: Sequence[bytes]) -> Deferred[None]:
+        """See `IStore`."""
+        return _plain(self._writer, partial(_broadcasts.disable, broadcast_ids=tuple(broadcast_ids)))
+
+    def pause_broadcasts(self, broadcast_ids: Sequence[bytes]) -> Deferred[None]:
+        """See `IStore`."""
+        return _plain(self._writer, partial(_broadcasts.pause, broadcast_ids=tuple(broadcast_ids)))
+
+    def resume_broadcasts(self, broadcast_ids: Sequence[bytes]) -> Deferred[None]:
+        """See `IStore`."""
+        return _plain(self._writer, partial(_broadcasts.resume, broadcast_ids=tuple(broadcast_ids)))
+
+    def broadcast_errors(self, broadcast_ids: Sequence[bytes]) -> Deferred[dict[bytes, int]]:
+        """See `IStore`."""
+        return _plain(self._lister, partial(_broadcasts.errors, broadcast_ids=tuple(broadcast_ids)))
 
 
 def _tried(convert: Callable[[T], R], item: T) -> R | StoreError:

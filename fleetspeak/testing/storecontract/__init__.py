@@ -11,6 +11,7 @@ own suites demand of every store; those without one are ours.
 """
 
 from fleetspeak.testing.storecontract.base import StoreClock
+from fleetspeak.testing.storecontract.broadcasts import BroadcastsContract
 from fleetspeak.testing.storecontract.clients import ClientsContract
 from fleetspeak.testing.storecontract.concurrency import ConcurrencyContract
 from fleetspeak.testing.storecontract.delivery import DeliveryContract
@@ -18,11 +19,14 @@ from fleetspeak.testing.storecontract.exchange import ExchangeContract
 from fleetspeak.testing.storecontract.messages import MessagesContract
 
 
-class StoreContract(MessagesContract, DeliveryContract, ExchangeContract, ConcurrencyContract, ClientsContract):
+class StoreContract(
+    MessagesContract, DeliveryContract, ExchangeContract, ConcurrencyContract, ClientsContract, BroadcastsContract
+):
     """All of the contract."""
 
 
 __all__ = [
+    "BroadcastsContract",
     "ClientsContract",
     "ConcurrencyContract",
     "DeliveryContract",

@@ -1,0 +1,117 @@
+"""The broadcasts of the store in memory."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from fleetspeak import ids
+from fleetspeak.core.broadcasts import Account, replaces
+from fleetspeak.errors import AlreadyExists, NotFound, NotSent
+from fleetspeak.ids import ClientId
+from fleetspeak.pb import broadcasts
+from fleetspeak.records import ActiveBroadcast, Allocation
+
+
+@dataclass
+class _Kept:
+    broadcast: broadcasts.Broadcast
+    account: Account
+    max_errors: int
+
+
+class MemoryBroadcasts:
+    """Broadcasts, and who was sent what.  Checks nothing but what depends on what there is."""
+
+    def __init__(self) -> None:
+        self._kept: dict[bytes, _Kept] = {}
+        self.sent: dict[tuple[ClientId, bytes], bytes] = {}
+        """The message by which a client was sent a broadcast."""
+
+    def create(self, broadcast: broadcasts.Broadcast, limit: int, max_errors: int, now_ns: int) -> None:
+        """See `IStore.create_broadcast`."""
+        if broadcast.broadcast_id in self._kept:
+            raise AlreadyExists(f"there is a broadcast {ids.show(broadcast.broadcast_id)} already")
+        self.disable([one.broadcast.broadcast_id for one in self.active(now_ns) if replaces(broadcast, one.broadcast)])
+        copy = broadcasts.Broadcast()
+        copy.CopyFrom(broadcast)
+        labels = sorted({(label.service_name, label.label) for label in broadcast.required_labels})
+        copy.ClearField("required_labels")
+        for service_name, label in labels:
+            copy.required_labels.add(service_name=service_name, label=label)
+        copy.source.ClearField("client_id")
+        if copy.HasField("destination"):
+            copy.destination.ClearField("client_id")
+        self._kept[copy.broadcast_id] = _Kept(copy, Account(limit), max_errors)
+
+    def active(self, now_ns: int) -> list[ActiveBroadcast]:
+        """See `IStore.active_broadcasts`."""
+        found = []
+        for _, kept in sorted(self._kept.items()):
+            account, expiry = kept.account, kept.broadcast.expiration_time
+            expired = kept.broadcast.HasField("expiration_time") and expiry.ToNanoseconds() <= now_ns
+            if account.sent < account.limit and not expired:
+                copy = broadcasts.Broadcast()
+                copy.CopyFrom(kept.broadcast)
+                found.append(ActiveBroadcast(copy, account.sent, account.limit, kept.max_errors))
+        return found
+
+    def sent_to(self, client_ids: Iterable[ClientId]) -> dict[ClientId, list[bytes]]:
+        """See `IStore.sent_broadcasts`."""
+        wanted = set(client_ids)
+        found: dict[ClientId, list[bytes]] = {}
+        for client_id, broadcast_id in sorted(self.sent):
+            if client_id in wanted:
+                found.setdefault(client_id, []).append(broadcast_id)
+        return found
+
+    def allocate(self, broadcast_id: bytes, fraction: float, expiry_ns: int) -> Allocation | None:
+        """See `IStore.allocate_broadcast`."""
+        kept = self._kept.get(broadcast_id)
+        if kept is None:
+            raise NotFound(f"there is no broadcast {ids.show(broadcast_id)}")
+        allocation_id = secrets.token_bytes(8)
+        size = kept.account.allocate(allocation_id, fraction, expiry_ns)
+        return Allocation(allocation_id, size, expiry_ns) if size else None
+
+    def check(self, broadcast_id: bytes, allocation_id: bytes, client_id: ClientId, now_ns: int) -> None:
+        """Raise what `IStore.save_broadcast_messages` gives."""
+        kept = self._kept.get(broadcast_id)
+        refusal = (kept.account if kept else Account(0)).refusal(allocation_id, now_ns)
+        if refusal:
+            raise NotSent(refusal)
+        if (client_id, broadcast_id) in self.sent:
+            raise AlreadyExists("the client was sent this broadcast before")
+
+    def count(self, broadcast_id: bytes, allocation_id: bytes, client_id: ClientId, message_id: bytes) -> None:
+        """Remember what was checked."""
+        self._kept[broadcast_id].account.count(allocation_id)
+        self.sent[client_id, broadcast_id] = message_id
+
+    def clean_up(self, broadcast_id: bytes, allocation_id: bytes, sent: int) -> None:
+        """See `IStore.clean_up_allocation`."""
+        for account in self._accounts([broadcast_id]):
+            account.give_back(allocation_id, sent)
+
+    def sweep(self, expired_ns: int) -> int:
+        """See `IStore.sweep_allocations`."""
+        return sum(account.sweep(expired_ns) for account in self._accounts(self._kept))
+
+    def disable(self, broadcast_ids: Iterable[bytes]) -> None:
+        """See `IStore.disable_broadcasts`."""
+        for account in self._accounts(broadcast_ids):
+            account.disable()
+
+    def pause(self, broadcast_ids: Iterable[bytes]) -> None:
+        """See `IStore.pause_broadcasts`."""
+        for account in self._accounts(broadcast_ids):
+            account.pause()
+
+    def resume(self, broadcast_ids: Iterable[bytes]) -> None:
+        """See `IStore.resume_broadcasts`."""
+        for account in self._accounts(broadcast_ids):
+            account.resume()
+
+    def _accounts(self, broadcast_ids: Iterable[bytes]) -> list[Account]:
+        return [self._kept[one].account for one in dict.fromkeys(broadcast_ids) if one in self._kept]
