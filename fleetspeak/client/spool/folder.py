@@ -368,10 +368,5 @@ class SpoolFolder:
         return self.path / f"{_NAMES[priority]}.acks"
 
 
-def names_of(priorities: Iterable[Priority]) -> str:
-    """For people."""
-    return ", ".join(_NAMES[priority] for priority in priorities)
-
-
 def _priority(name: str) -> Priority:
     return next(priority for priority, each in _NAMES.items() if each == name)

@@ -123,11 +123,6 @@ class Spool:
         """Those of them that are on the disk only."""
         return sum(self._ledger.waiting(priority) for priority in ORDER)
 
-    @property
-    def used(self) -> int:
-        """Bytes that the spool takes on the disk."""
-        return self._ledger.used
-
     # ---- writing
 
     def could_accept(self, pending: Pending) -> bool:
