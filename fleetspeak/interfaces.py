@@ -44,8 +44,10 @@ if TYPE_CHECKING:
         Exchange,
         Exchanged,
         FetchedFile,
+        FileStat,
         Label,
         ResultUpdate,
+        StoredFile,
     )
 
 
@@ -315,6 +317,26 @@ class IStore(Interface):
 
     def broadcast_errors(broadcast_ids: Sequence[bytes]) -> Deferred[dict[bytes, int]]:
         """@return: dict of how many clients failed with each; those without failures are left out."""
+
+    # -- files
+
+    def store_file(service: str, name: str, data: bytes) -> Deferred[None]:
+        """Store a file for the clients of a service, in place of an earlier one of this name.
+
+        Its time is now, and at least in a later second than that of the one it replaces: HTTP tells them apart by
+        their seconds.
+
+        @raise InvalidRecord: a name or the file is too long.
+        """
+
+    def delete_file(service: str, name: str) -> Deferred[None]:
+        """Delete a file; a missing one is no error."""
+
+    def stat_file(service: str, name: str) -> Deferred[FileStat]:
+        """@return: a `fleetspeak.records.FileStat`.  @raise NotFound"""
+
+    def read_file(service: str, name: str) -> Deferred[StoredFile]:
+        """@return: a `fleetspeak.records.StoredFile`.  @raise NotFound"""
 
 
 # ---- client side ----------------------------------------------------------------------------------------------

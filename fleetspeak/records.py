@@ -6,7 +6,7 @@ Times are integers of nanoseconds since the Unix epoch unless a name says otherw
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -117,6 +117,22 @@ class ContactEntry(NamedTuple):
     """Grows with each contact; where to go on with the next page."""
     contact: Contact
     time_ns: int
+
+
+class FileStat(NamedTuple):
+    """What there is to know of a stored file without reading it."""
+
+    modified_ns: int
+    size: int
+    """Bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """A file with its content."""
+
+    modified_ns: int
+    data: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,9 @@ MAX_REASON = 65_535
 MAX_ADDRESS = 64
 """Characters in the address of a contact."""
 
+MAX_FILE = 2**24 - 1
+"""Bytes in a file: what a MEDIUMBLOB column holds."""
+
 _MAX_NONCE = 2**64 - 1
 _MAX_ROW = 2**63 - 1
 _HEX = re.compile("[0-9a-fA-F]{1,16}")
@@ -151,6 +154,14 @@ def check_exchange(exchange: Exchange) -> None:
         raise InvalidRecord("a new client is enrolled together with its contact only")
     if exchange.claim is not None:
         check_client_id(exchange.claim.client_id)
+
+
+def check_file(service: str, name: str, data: bytes) -> None:
+    """Raise InvalidRecord if a file cannot be stored."""
+    if len(service) > MAX_NAME or len(name) > MAX_NAME:
+        raise InvalidRecord(f"the name of a file or of its service has more than {MAX_NAME} characters")
+    if len(data) > MAX_FILE:
+        raise InvalidRecord(f"file {service}/{name} has {len(data)} bytes, more than the {MAX_FILE} that can be stored")
 
 
 def contact_row(contact_id: str) -> int | None:

@@ -31,13 +31,15 @@ from fleetspeak.records import (
     ContactEntry,
     Exchange,
     Exchanged,
+    FileStat,
     Label,
     ResultUpdate,
+    StoredFile,
 )
 from fleetspeak.store import checks
 from fleetspeak.store.allotment import Allotment
 from fleetspeak.store.memorybroadcasts import MemoryBroadcasts
-from fleetspeak.store.timing import Timing
+from fleetspeak.store.timing import Timing, modified_after
 from fleetspeak.store.usage import check_usage, usage_record
 
 P = ParamSpec("P")
@@ -101,6 +103,7 @@ class MemoryStore:
         """With the time of each; row n is at n - 1."""
         self._links: set[tuple[int, bytes]] = set()
         self._broadcasts = MemoryBroadcasts()
+        self._files: dict[tuple[str, str], StoredFile] = {}
 
     def open(self) -> Deferred[None]:
         """See `IStore`."""
@@ -519,7 +522,47 @@ class MemoryStore:
 
         return self._do(count)
 
+    # -- files
+
+    def store_file(self, service: str, name: str, data: bytes) -> Deferred[None]:
+        """See `IStore`."""
+
+        def store() -> None:
+            checks.check_file(service, name, data)
+            before = self._files.get((service, name))
+            modified_ns = modified_after(before.modified_ns if before else None, self._now_ns())
+            self._files[service, name] = StoredFile(modified_ns, bytes(data))
+
+        return self._do(store)
+
+    def delete_file(self, service: str, name: str) -> Deferred[None]:
+        """See `IStore`."""
+
+        def delete() -> None:
+            self._files.pop((service, name), None)
+
+        return self._do(delete)
+
+    def stat_file(self, service: str, name: str) -> Deferred[FileStat]:
+        """See `IStore`."""
+
+        def stat() -> FileStat:
+            found = self._file(service, name)
+            return FileStat(found.modified_ns, len(found.data))
+
+        return self._do(stat)
+
+    def read_file(self, service: str, name: str) -> Deferred[StoredFile]:
+        """See `IStore`."""
+        return self._do(lambda: self._file(service, name))
+
     # -- looks that fail
+
+    def _file(self, service: str, name: str) -> StoredFile:
+        try:
+            return self._files[service, name]
+        except KeyError:
+            raise NotFound(f"there is no file {service}/{name}") from None
 
     def _client(self, client_id: ClientId) -> _Client:
         try:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from fleetspeak.core import retrytimes
 
+_SECOND = 10**9
+
 
 @dataclass(frozen=True, slots=True)
 class Timing:
@@ -33,3 +35,12 @@ class Timing:
     def client_due(self, now_ns: int) -> int:
         """When a message is due again that is given to its client now."""
         return retrytimes.client_retry(now_ns) // 1000
+
+
+def modified_after(before_ns: int | None, now_ns: int) -> int:
+    """The time of a file that replaces one of the time `before_ns`, both ns.
+
+    It lies in a later second: HTTP tells files apart by their seconds, so a client that has the one must not be told
+    that it has the other.
+    """
+    return now_ns if before_ns is None else max(now_ns, (before_ns // _SECOND + 1) * _SECOND)

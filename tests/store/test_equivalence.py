@@ -107,6 +107,7 @@ def asking(name: str, *arguments: st.SearchStrategy[Any]) -> st.SearchStrategy[t
 
 message_ids = st.lists(message_numbers.map(message_id), max_size=3)
 updates = st.builds(ResultUpdate, message_numbers.map(message_id), st.sampled_from([success(7), failure(8)]))
+file_names = st.sampled_from(["x", "y", "n" * 129])
 asks = st.one_of(
     asking("exchange", st.lists(exchanges(), min_size=1, max_size=2)),
     asking("exchange", st.lists(exchanges(), min_size=1, max_size=2)),
@@ -120,6 +121,8 @@ asks = st.one_of(
     asking("overdue_messages", st.integers(1, 3)),
     asking("add_client", clients, new_clients),
     asking("blacklist_client", clients),
+    asking("store_file", st.just("a"), file_names, st.binary(max_size=3)),
+    asking("delete_file", st.just("a"), file_names),
 )
 
 
@@ -166,6 +169,8 @@ class EquivalenceTests(SynchronousTestCase):
             lambda store: store.message_results([message_id(number) for number in range(8)]),
             lambda store: store.client_data([C1, C2, C3]),
             lambda store: store.next_overdue(),
+            *(lambda store, one=one: store.read_file("a", one) for one in "xy"),
+            *(lambda store, one=one: store.stat_file("a", one) for one in "xy"),
             *(lambda store, one=one: store.get_messages([message_id(one)], True) for one in range(8)),
             *(lambda store, one=one: store.client_contacts(one, 0, 100) for one in (C1, C2, C3)),
             lambda store: store.list_clients([]).addCallback(sorted, key=attrgetter("client_id")),
@@ -177,7 +182,14 @@ class EquivalenceTests(SynchronousTestCase):
 
 def _operation(name: str) -> str:
     """What is carried out together under one name."""
-    plain = ("delete_pending_messages", "overdue_messages", "add_client", "blacklist_client")
+    plain = (
+        "delete_pending_messages",
+        "overdue_messages",
+        "add_client",
+        "blacklist_client",
+        "store_file",
+        "delete_file",
+    )
     return "plain" if name in plain else name
 
 

@@ -48,6 +48,7 @@ COLUMNS = {
     "broadcast_allocations": "broadcast_id allocation_id sent message_limit expiration_time_seconds"
     " expiration_time_nanos",
     "broadcast_sent": "client_id broadcast_id message_id",
+    "files": "service name modified_time_nanos data",
 }
 
 

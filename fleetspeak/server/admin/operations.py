@@ -164,6 +164,20 @@ class AdminOperations:
         """Nothing: the reply says that the server, its reactor included, is alive."""
         return EMPTY
 
+    # -- files
+
+    async def store_file(self, request: admin.StoreFileRequest) -> common.EmptyMessage:
+        """Store a file for clients to fetch, in place of an earlier one of this name."""
+        _check_file_names(request)
+        await self._store.store_file(request.service_name, request.file_name, request.data)
+        return EMPTY
+
+    async def delete_file(self, request: admin.DeleteFileRequest) -> common.EmptyMessage:
+        """Delete a file; a missing one is no error."""
+        _check_file_names(request)
+        await self._store.delete_file(request.service_name, request.file_name)
+        return EMPTY
+
     # -- what this server does not do
 
     async def create_broadcast(self, request: admin.CreateBroadcastRequest) -> common.EmptyMessage:
@@ -183,14 +197,6 @@ class AdminOperations:
         """Refused."""
         _no_broadcasts()
 
-    async def store_file(self, request: admin.StoreFileRequest) -> common.EmptyMessage:
-        """Refused."""
-        _no_files()
-
-    async def delete_file(self, request: admin.DeleteFileRequest) -> common.EmptyMessage:
-        """Refused."""
-        _no_files()
-
 
 def _check_broadcast(broadcast: broadcasts.Broadcast) -> None:
     if not broadcast.source.service_name:
@@ -199,14 +205,15 @@ def _check_broadcast(broadcast: broadcasts.Broadcast) -> None:
         raise InvalidRecord("BroadcastID must be 8 bytes")
 
 
+def _check_file_names(request: admin.StoreFileRequest | admin.DeleteFileRequest) -> None:
+    if not request.service_name or not request.file_name:
+        raise InvalidRecord("file must have service_name and file_name")
+
+
 def _no_broadcasts() -> NoReturn:
     raise Refused(
         "UNIMPLEMENTED", "this server does not support broadcasts yet; insert a message for each client instead"
     )
-
-
-def _no_files() -> NoReturn:
-    raise Refused("UNIMPLEMENTED", "this server does not store files yet")
 
 
 def _client_id(raw: bytes) -> ClientId:

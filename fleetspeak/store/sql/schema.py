@@ -161,6 +161,18 @@ _VERSION_2 = (
     "CREATE INDEX broadcast_sent_of_broadcast ON broadcast_sent (broadcast_id)",
 )
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_VERSION_1, _VERSION_2)
+_VERSION_3 = (
+    """
+    CREATE TABLE files (
+        service TEXT NOT NULL,
+        name TEXT NOT NULL,
+        modified_time_nanos INTEGER NOT NULL,
+        data BLOB,
+        PRIMARY KEY (service, name)
+    )
+    """,
+)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_VERSION_1, _VERSION_2, _VERSION_3)
 
 VERSION = len(MIGRATIONS)

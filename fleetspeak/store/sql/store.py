@@ -26,13 +26,15 @@ from fleetspeak.records import (
     ContactEntry,
     Exchange,
     Exchanged,
+    FileStat,
     Label,
     ResultUpdate,
+    StoredFile,
 )
 from fleetspeak.store import checks
 from fleetspeak.store.sql import broadcasts as _broadcasts
 from fleetspeak.store.sql import claims as _claims
-from fleetspeak.store.sql import clients, exchange, pending, usage
+from fleetspeak.store.sql import clients, exchange, files, pending, usage
 from fleetspeak.store.sql import contacts as _contacts
 from fleetspeak.store.sql import messages as _messages
 from fleetspeak.store.sql.groupcommit import Call, Operation, Outcome
@@ -80,6 +82,7 @@ class SqlStore:
         self._active_broadcasts = partial(_broadcasts.active, timing=timing)
         self._active_broadcast_ids = partial(_broadcasts.active_ids, timing=timing)
         self._save_broadcasts = partial(_broadcasts.save, timing=timing)
+        self._store_file = partial(files.store, timing=timing)
 
     async def _open(self) -> None:
         try:
@@ -329,6 +332,28 @@ class SqlStore:
         """See `IStore`."""
         return _plain(self._lister, partial(_broadcasts.errors, broadcast_ids=tuple(broadcast_ids)))
 
+    # -- files
+
+    def store_file(self, service: str, name: str, data: bytes) -> Deferred[None]:
+        """See `IStore`."""
+        try:
+            checks.check_file(service, name, data)
+        except InvalidRecord:
+            return fail()
+        return _plain(self._writer, partial(self._store_file, service=service, name=name, data=data), len(data))
+
+    def delete_file(self, service: str, name: str) -> Deferred[None]:
+        """See `IStore`."""
+        return _plain(self._writer, partial(files.delete, service=service, name=name))
+
+    def stat_file(self, service: str, name: str) -> Deferred[FileStat]:
+        """See `IStore`."""
+        return _plain(self._reader, partial(files.stat, service=service, name=name))
+
+    def read_file(self, service: str, name: str) -> Deferred[StoredFile]:
+        """See `IStore`."""
+        return _plain(self._lister, partial(files.read, service=service, name=name))
+
 
 def _tried(convert: Callable[[T], R], item: T) -> R | StoreError:
     try:
@@ -369,9 +394,9 @@ def _each(worker: Worker, operation: Operation[Any], items: Sequence[object], si
     return _submit(worker, Call(operation, ready, size, finish, worker.take_back))
 
 
-def _plain(worker: Worker, work: Callable[[Any], object]) -> Deferred[Any]:
+def _plain(worker: Worker, work: Callable[[Any], object], size: int = 0) -> Deferred[Any]:
     """Have `work` done, which takes the database; gives what it returns."""
-    return _submit(worker, Call(_work_off, [work], 0, _only, worker.take_back))
+    return _submit(worker, Call(_work_off, [work], size, _only, worker.take_back))
 
 
 def _work_off(database: Any, works: Sequence[Callable[[Any], object]]) -> list[object]:

@@ -16,11 +16,18 @@ from fleetspeak.testing.storecontract.clients import ClientsContract
 from fleetspeak.testing.storecontract.concurrency import ConcurrencyContract
 from fleetspeak.testing.storecontract.delivery import DeliveryContract
 from fleetspeak.testing.storecontract.exchange import ExchangeContract
+from fleetspeak.testing.storecontract.files import FilesContract
 from fleetspeak.testing.storecontract.messages import MessagesContract
 
 
 class StoreContract(
-    MessagesContract, DeliveryContract, ExchangeContract, ConcurrencyContract, ClientsContract, BroadcastsContract
+    MessagesContract,
+    DeliveryContract,
+    ExchangeContract,
+    ConcurrencyContract,
+    ClientsContract,
+    BroadcastsContract,
+    FilesContract,
 ):
     """All of the contract."""
 
@@ -31,6 +38,7 @@ __all__ = [
     "ConcurrencyContract",
     "DeliveryContract",
     "ExchangeContract",
+    "FilesContract",
     "MessagesContract",
     "StoreClock",
     "StoreContract",

@@ -253,6 +253,37 @@ class ClientTests(AdminCase):
         self.assertEqual(await self.call("KeepAlive", common.EmptyMessage(), 1.0), common.EmptyMessage())
 
 
+class FileTests(AdminCase):
+    """server-core.md 8, StoreFile and DeleteFile."""
+
+    async def test_store_and_replace(self) -> None:
+        for data in (b"first", b"second"):
+            await self.call("StoreFile", admin.StoreFileRequest(service_name="S", file_name="a b/c", data=data))
+            self.assertEqual((await self.store.read_file("S", "a b/c")).data, data)
+
+    async def test_delete(self) -> None:
+        await self.store.store_file("S", "n", b"data")
+        for _ in range(2):  # a missing file is no error
+            await self.call("DeleteFile", admin.DeleteFileRequest(service_name="S", file_name="n"))
+        with self.assertRaises(NotFound):
+            await self.store.stat_file("S", "n")
+
+    async def test_both_names_are_required(self) -> None:
+        text = "file must have service_name and file_name"
+        for names in ({}, {"service_name": "S"}, {"file_name": "n"}):
+            await self.assert_refused("INVALID_ARGUMENT", text, "StoreFile", admin.StoreFileRequest(**names))
+            await self.assert_refused("INVALID_ARGUMENT", text, "DeleteFile", admin.DeleteFileRequest(**names))
+
+    async def test_an_over_long_name_is_refused(self) -> None:
+        request = admin.StoreFileRequest(service_name="S", file_name="n" * 129)
+        await self.assert_refused(
+            "INVALID_ARGUMENT",
+            "the name of a file or of its service has more than 128 characters",
+            "StoreFile",
+            request,
+        )
+
+
 class MissingTests(AdminCase):
     async def test_create_broadcast_without_a_broadcast_ends_nothing(self) -> None:
         """server-https.md 8: one of the inputs that end the upstream process."""
@@ -267,8 +298,6 @@ class MissingTests(AdminCase):
             ("CreateBroadcast", admin.CreateBroadcastRequest(broadcast=broadcast), "broadcasts"),
             ("ListActiveBroadcasts", admin.ListActiveBroadcastsRequest(), "broadcasts"),
             ("DisableBroadcasts", admin.DisableBroadcastsRequest(), "broadcasts"),
-            ("StoreFile", admin.StoreFileRequest(), "files"),
-            ("DeleteFile", admin.DeleteFileRequest(), "files"),
         ):
             with self.assertRaises(grpc.RpcError) as caught:
                 await self.call(method, request)
