@@ -73,9 +73,9 @@ class Operator:
         self._wait(look, "the message that was waited for", timeout)
         return found[0]
 
-    def wait_for_text(self, text: str) -> common.Message:
+    def wait_for_text(self, text: str, timeout: float = PATIENCE) -> common.Message:
         """Wait for a message whose payload is a StringValue with exactly this text."""
-        return self.wait_for(lambda message: unpack(message, StringValue).value == text)
+        return self.wait_for(lambda message: unpack(message, StringValue).value == text, timeout)
 
     def wait_until(self, true: Callable[[], bool], what: str, timeout: float = PATIENCE) -> None:
         """Wait until something about `received` is true."""

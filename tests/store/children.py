@@ -1,6 +1,6 @@
-"""Programs that the tests of the SQLite store run as processes of their own, in order to mistreat them.
+"""Programs that the tests of the SQL stores run as processes of their own, in order to mistreat them.
 
-python -m tests.store.children write PATH        stores for ever; prints the number of each exchange when it is done
+python -m tests.store.children write PATH|DSN    stores for ever; prints the number of each exchange when it is done
 python -m tests.store.children full PATH         runs into a limit of its files' size, and goes on without it
 """
 
@@ -16,8 +16,11 @@ from twisted.internet.task import react
 from fleetspeak.errors import StoreError
 from fleetspeak.records import ClientData, Exchange
 from fleetspeak.store.outcome import only
+from fleetspeak.store.sql.mysql import MysqlStore
+from fleetspeak.store.sql.store import SqlStore
 from fleetspeak.store.sqlite import SqliteStore
 from fleetspeak.testing.storecontract.base import C1, from_client, poll, to_client
+from fleetspeak.wire import dsn
 
 CALLERS = 20
 MESSAGES = 3
@@ -29,7 +32,7 @@ def messages_of(exchange: int) -> list[Any]:
     return [from_client(first), from_client(first + 1), to_client(first + 2)]
 
 
-async def write(store: SqliteStore) -> None:
+async def write(store: SqlStore) -> None:
     """Several callers store exchanges, one after the other, for ever."""
     await store.open()
     await store.add_client(C1, ClientData(b"key"))
@@ -45,7 +48,7 @@ async def write(store: SqliteStore) -> None:
     await gatherResults([Deferred.fromCoroutine(caller(first)) for first in range(CALLERS)])
 
 
-async def full(store: SqliteStore) -> None:
+async def full(store: SqlStore) -> None:
     """Store until the files may not grow any more, then again without that limit."""
     await store.open()
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, resource.RLIM_INFINITY))
@@ -70,4 +73,9 @@ def _large(number: int) -> Any:
 
 if __name__ == "__main__":
     program = {"write": write, "full": full}[sys.argv[1]]
-    react(lambda reactor: Deferred.fromCoroutine(program(SqliteStore(sys.argv[2], reactor=reactor))))
+    place = sys.argv[2]
+
+    def make_store(reactor: Any) -> SqlStore:
+        return MysqlStore(dsn.parse(place), reactor=reactor) if "@" in place else SqliteStore(place, reactor=reactor)
+
+    react(lambda reactor: Deferred.fromCoroutine(program(make_store(reactor))))

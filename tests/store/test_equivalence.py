@@ -1,4 +1,4 @@
-"""Whatever is asked of them, the store in memory and the SQLite store answer the same.
+"""Whatever is asked of them, the store in memory, the SQLite store and the MySQL store answer the same.
 
 And group commit shows nowhere: a batch of calls gives what the same calls give one after the other.
 """
@@ -35,9 +35,12 @@ from fleetspeak.testing.storecontract.base import (
     success,
     to_client,
 )
+from tests.mariadb import the_server
 from tests.store.doubles import ToldStore
+from tests.store.test_mysql import ToldMysqlStore
 
 Ask = Callable[[IStore], Deferred[Any]]
+Told = ToldStore | ToldMysqlStore
 
 STRANGER = ClientId(b"stranger")
 """Nobody adds this client."""
@@ -132,9 +135,33 @@ class EquivalenceTests(SynchronousTestCase):
     @settings(max_examples=30, deadline=None)
     @given(st.lists(st.tuples(st.lists(asks, max_size=5), st.integers(0, 20)), max_size=4))
     def test_same_answers(self, batches: list[tuple[list[tuple[str, tuple[Any, ...]]], int]]) -> None:
-        now = 1000 * SECOND
         folder = tempfile.mkdtemp(dir="/dev/shm" if os.path.isdir("/dev/shm") else None)
-        sql = ToldStore(os.path.join(folder, "store"), now_ns=lambda: now, uniform=lambda: 0.5)
+        try:
+            self.compare_answers(
+                lambda now_ns, uniform: ToldStore(os.path.join(folder, "store"), now_ns=now_ns, uniform=uniform),
+                batches,
+            )
+        finally:
+            shutil.rmtree(folder)
+
+    @settings(max_examples=15, deadline=None)
+    @given(st.lists(st.tuples(st.lists(asks, max_size=5), st.integers(0, 20)), max_size=4))
+    def test_same_answers_on_mysql(self, batches: list[tuple[list[tuple[str, tuple[Any, ...]]], int]]) -> None:
+        database = the_server().new_database()
+        try:
+            self.compare_answers(
+                lambda now_ns, uniform: ToldMysqlStore(database.dsn, now_ns=now_ns, uniform=uniform), batches
+            )
+        finally:
+            database.drop()
+
+    def compare_answers(
+        self,
+        make: Callable[..., Told],
+        batches: list[tuple[list[tuple[str, tuple[Any, ...]]], int]],
+    ) -> None:
+        now = 1000 * SECOND
+        sql = make(lambda: now, lambda: 0.5)
         memory = MemoryStore(now_ns=lambda: now, uniform=lambda: 0.5)
         for store in (sql, memory):
             self.successResultOf(store.open())
@@ -146,9 +173,10 @@ class EquivalenceTests(SynchronousTestCase):
             self.compare_all(sql, memory)
         finally:
             self.successResultOf(sql.close())
-            shutil.rmtree(folder)
 
-    def compare(self, sql: ToldStore, memory: MemoryStore, batch: list[tuple[str, tuple[Any, ...]]]) -> None:
+    def compare(
+        self, sql: ToldStore | ToldMysqlStore, memory: MemoryStore, batch: list[tuple[str, tuple[Any, ...]]]
+    ) -> None:
         """A batch on SQLite; on the memory one call after the other, in the order batches are carried out in."""
         waiting = [(name, getattr(sql, name)(*copy.deepcopy(arguments))) for name, arguments in batch]
         # What can be refused, or is nothing to do, has come back already, and decides on no order.
@@ -162,7 +190,7 @@ class EquivalenceTests(SynchronousTestCase):
             expected[index] = _outcome(getattr(memory, name)(*copy.deepcopy(arguments)))
         self.assertEqual([_outcome(call) for _, call in waiting], [expected[index] for index in range(len(batch))])
 
-    def compare_all(self, sql: ToldStore, memory: MemoryStore) -> None:
+    def compare_all(self, sql: Told, memory: MemoryStore) -> None:
         """Everything that can be read."""
         for ask in (
             lambda store: store.pending_messages([C1, C2, C3], want_data=True),

@@ -105,7 +105,7 @@ def _migrate(connection: Any, version: int) -> None:
 
 
 def look(connection: Any) -> mysqlschema.Found:
-    """What is there of our tables."""
+    """What is there of our tables.  Other servers may be making some of them meanwhile."""
     found = mysqlschema.Found()
     wanted = ", ".join(f"'{table}'" for table in mysqlschema.TABLES)
     where = f"table_schema = DATABASE() AND table_name IN ({wanted})"
@@ -119,7 +119,8 @@ def look(connection: Any) -> mysqlschema.Found:
         f"SELECT table_name, column_name, data_type FROM information_schema.columns WHERE {where}"
         " ORDER BY table_name, ordinal_position",
     ):
-        found.columns[table][column.lower()] = kind.lower()
+        if table in found.columns:
+            found.columns[table][column.lower()] = kind.lower()
     indexes: dict[tuple[str, str], list[str]] = {}
     for table, index, column in _ask(
         connection,
@@ -128,7 +129,8 @@ def look(connection: Any) -> mysqlschema.Found:
     ):
         indexes.setdefault((table, index), []).append((column or "").lower())
     for (table, _), columns in indexes.items():
-        found.indexes[table].append(tuple(columns))
+        if table in found.indexes:
+            found.indexes[table].append(tuple(columns))
     found.uncascaded = [
         tuple(row)
         for row in _ask(

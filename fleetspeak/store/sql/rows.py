@@ -130,7 +130,7 @@ def _add(rows: MessageRows, message: common.Message) -> None:
         message.source_message_id or None,
         destination_client or None,
         destination_service,
-        message_type or None,
+        message_type,  # not NULL, which the Go server cannot read
         created_seconds,
         created.nanos,
         seconds,
