@@ -21,7 +21,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from fleetspeak.errors import StoreError
 from fleetspeak.ids import ClientId
 from fleetspeak.interfaces import IStore
-from fleetspeak.records import Ack, Claim, ClientData, Contact, Exchange, Label, ResultUpdate
+from fleetspeak.records import Ack, Claim, ClientData, Contact, ContactEntry, Exchange, Label, ResultUpdate
 from fleetspeak.store.memory import MemoryStore
 from fleetspeak.testing.storecontract.base import (
     C1,
@@ -187,8 +187,9 @@ class EquivalenceTests(SynchronousTestCase):
         expected = {}
         for index in order:
             name, arguments = batch[index]
-            expected[index] = _outcome(getattr(memory, name)(*copy.deepcopy(arguments)))
-        self.assertEqual([_outcome(call) for _, call in waiting], [expected[index] for index in range(len(batch))])
+            expected[index] = _outcome(getattr(memory, name)(*copy.deepcopy(arguments)), sql)
+        found = [_outcome(call, sql) for _, call in waiting]
+        self.assertEqual(found, [expected[index] for index in range(len(batch))])
 
     def compare_all(self, sql: Told, memory: MemoryStore) -> None:
         """Everything that can be read."""
@@ -205,7 +206,7 @@ class EquivalenceTests(SynchronousTestCase):
         ):
             answer = ask(sql)
             sql.perform()
-            self.assertEqual(_outcome(answer), _outcome(ask(memory)))
+            self.assertEqual(_outcome(answer, sql), _outcome(ask(memory), sql))
 
 
 def _operation(name: str) -> str:
@@ -221,15 +222,25 @@ def _operation(name: str) -> str:
     return "plain" if name in plain else name
 
 
-def _outcome(call: Deferred[Any]) -> Any:
-    """What a call gave, comparable: errors by their type."""
+def _outcome(call: Deferred[Any], sql: Told) -> Any:
+    """What a call gave, comparable: errors by their type, contacts without numbers where these may have gaps."""
     found: list[Any] = []
     call.addBoth(found.append)
     [outcome] = found
     if isinstance(outcome, list):
-        return [type(one) if isinstance(one, StoreError) else _plain(one) for one in outcome]
+        plain = _plain if isinstance(sql, ToldStore) else _plain_without_numbers
+        return [type(one) if isinstance(one, StoreError) else plain(one) for one in outcome]
     return outcome.type if hasattr(outcome, "type") else outcome
 
 
 def _plain(one: Any) -> Any:
     return (one.contact_id, list(one.messages)) if hasattr(one, "contact_id") else one
+
+
+def _plain_without_numbers(one: Any) -> Any:
+    """MySQL gives no number again that a transaction had which was undone."""
+    if hasattr(one, "contact_id"):
+        return bool(one.contact_id), list(one.messages)
+    if isinstance(one, ContactEntry):
+        return one.contact, one.time_ns
+    return bool(one) if isinstance(one, str) else one

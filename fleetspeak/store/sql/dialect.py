@@ -46,6 +46,9 @@ class Dialect:
     exact: Callable[[str], str]
     """(column): a text column, compared by its bytes, whatever the collation of its table is."""
 
+    prepared: bool
+    """Statements are kept prepared, so that a few texts, used again and again, cost less than one that just fits."""
+
     source_message_id_size: int
     """Bytes that the column holds, 0 for any number."""
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from itertools import chain
 from typing import Any
 
@@ -17,15 +16,9 @@ class Unfit(Exception):
     """A value that no column could hold."""
 
 
-@lru_cache(maxsize=4096)
-def _parts(sql: str) -> list[str]:
-    """The text between the parameters."""
-    return sql.split("?")
-
-
 def statement(sql: str, parameters: Sequence[Any]) -> bytes:
     """`sql` with its ``?`` replaced by `parameters`.  Raises Unfit."""
-    parts = _parts(sql)
+    parts = sql.split("?")
     if len(parts) != len(parameters) + 1:
         raise TypeError(f"{len(parameters)} parameters for {len(parts) - 1} places in {sql[:200]}")
     try:

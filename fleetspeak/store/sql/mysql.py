@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from typing import Any, Protocol
 
 import pymysql
@@ -57,7 +57,7 @@ SESSION = (
 log = Logger()
 
 
-@cache
+@lru_cache(maxsize=1024)
 def _insert(table: str, columns: tuple[str, ...], rows: int, ignore: bool) -> str:
     # Not INSERT IGNORE, which would also pass over rows that do not fit, or that refer to nothing.
     end = f" ON DUPLICATE KEY UPDATE {columns[0]} = {table}.{columns[0]}" if ignore else ""
@@ -65,7 +65,7 @@ def _insert(table: str, columns: tuple[str, ...], rows: int, ignore: bool) -> st
     return f"INSERT INTO {table} ({', '.join(columns)}) VALUES {values}{end}"
 
 
-@cache
+@lru_cache(maxsize=1024)
 def _update_joined(table: str, assignments: tuple[str, ...], columns: tuple[str, ...], rows: int, where: str) -> str:
     first = f"SELECT {', '.join(f'? AS {column}' for column in columns)}"
     given = " UNION ALL ".join([first, *[f"SELECT {marks(len(columns))}"] * (rows - 1)])
@@ -94,6 +94,7 @@ DIALECT = Dialect(
     _union_all,
     in_order="STRAIGHT_JOIN",
     exact=_exact,
+    prepared=False,
     source_message_id_size=16,
     lock=" FOR UPDATE",
     for_update=" FOR UPDATE",

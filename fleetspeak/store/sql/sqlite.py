@@ -81,6 +81,7 @@ DIALECT = Dialect(
     _union_all,
     in_order="CROSS JOIN",
     exact=str,
+    prepared=True,
     source_message_id_size=0,
     lock="",
     for_update="",
