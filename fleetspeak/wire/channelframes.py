@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import struct
 
+from google.protobuf.message import DecodeError
+
 from fleetspeak.errors import ProtocolError, TooLarge
+from fleetspeak.pb import common
 
 MAGIC = b"\x01\x10\xee\xf1"
 """0xF1EE1001, little-endian."""
@@ -21,6 +24,14 @@ def encode(body: bytes) -> bytes:
     if len(body) > MAX_MESSAGE:
         raise TooLarge(f"message of {len(body)} bytes, only {MAX_MESSAGE} allowed")
     return b"".join((_LENGTH.pack(len(body)), body, MAGIC))
+
+
+def parse(body: bytes) -> common.Message:
+    """The message that a body is.  Raises ProtocolError."""
+    try:
+        return common.Message.FromString(body)
+    except DecodeError as error:
+        raise ProtocolError(f"error parsing received message: {error}") from None
 
 
 class Decoder:

@@ -239,7 +239,7 @@ class Execution:
         messages: list[common.Message] = []
         try:
             for body in self._reader.feed(data, now):
-                message = _parse(body)
+                message = channelframes.parse(body)
                 if message.destination.service_name != "system":
                     messages.append(message)
                 elif message.message_type == "WantAcks" and self._acks.offered:
@@ -395,13 +395,6 @@ class Execution:
 
     def _tell(self, level: Any, text: str, **fields: object) -> None:
         self._log.emit(level, "service {service}: " + text, service=self._program.service, pid=self.pid, **fields)
-
-
-def _parse(body: bytes) -> common.Message:
-    try:
-        return common.Message.FromString(body)
-    except DecodeError as error:
-        raise ProtocolError(f"error parsing received message: {error}") from None
 
 
 def _is_gone(failure: Failure) -> None:

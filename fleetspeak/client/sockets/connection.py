@@ -174,7 +174,7 @@ class SocketConnection(TwistedProtocol):
         problem = ""
         try:
             for body in self._reader.feed(data, self._clock.seconds()):
-                message = _parse(body)
+                message = channelframes.parse(body)
                 if not self._take_startup(message):
                     messages.append(message)
             self._reader.feed(b"", self._clock.seconds())  # raises what is wrong behind these messages
@@ -353,13 +353,6 @@ class SocketConnection(TwistedProtocol):
 
     def _tell(self, level: Any, text: str, **fields: object) -> None:
         self._log.emit(level, "service {service}: " + text, service=self._service, **fields)
-
-
-def _parse(body: bytes) -> common.Message:
-    try:
-        return common.Message.FromString(body)
-    except DecodeError as error:
-        raise ProtocolError(f"error parsing received message: {error}") from None
 
 
 def _is_gone(failure: Failure) -> None:
