@@ -21,6 +21,9 @@ from fleetspeak.wire.dsn import DataSource
 DEFAULT_BROADCAST_POLL_TIME = 60.0
 """Seconds between two looks for new broadcasts, if the services file does not say."""
 
+DEFAULT_BROADCAST_RATE = 500.0
+"""Connected clients a second that are sent a new broadcast."""
+
 _CLEARTEXT_MODES = ("cleartext_header_config", "cleartext_header_checksum_config", "cleartext_xfcc_config")
 
 M = TypeVar("M", bound=Message)
@@ -48,6 +51,8 @@ class ServerSettings:
     services: Sequence[services.ServiceConfig] = ()
     broadcast_poll_time: float = DEFAULT_BROADCAST_POLL_TIME
     """Seconds."""
+    broadcast_rate: float = DEFAULT_BROADCAST_RATE
+    """Connected clients a second that are sent a new broadcast."""
     warnings: tuple[str, ...] = ()
     """What was odd but could be passed over; to be logged at start."""
     announcement: str = ""

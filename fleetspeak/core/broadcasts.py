@@ -15,6 +15,9 @@ from fleetspeak.records import UNLIMITED, Label
 FRACTION = 0.2
 """Of what is left of a limit: what a server takes at a time; upstream's."""
 
+REFILL_FRACTION = 0.5
+"""The same for a server that has used up its share: it has more clients waiting."""
+
 LIFETIME_NS = 600 * 10**9
 """Nanoseconds for which an allocation counts; upstream's."""
 
@@ -172,6 +175,8 @@ class Entry:
     """Of an unlimited broadcast: what the store knows of."""
     users: int = 0
     """Those that are sending it right now."""
+    is_void: bool = False
+    """The store refused it: it was disabled, or ended by somebody else."""
 
     def __post_init__(self) -> None:
         self.labels = labels_of(self.broadcast)
@@ -191,7 +196,7 @@ class Entry:
 
     def is_over(self, now_ns: int) -> bool:
         """Whether nothing may be sent of it any more."""
-        return any(end is not None and end <= now_ns for end in (self.expiry_ns, self.ends_ns))
+        return self.is_void or any(end is not None and end <= now_ns for end in (self.expiry_ns, self.ends_ns))
 
     def is_for(self, labels: frozenset[Label]) -> bool:
         """Whether it is for clients with these labels."""
@@ -215,22 +220,23 @@ def kept(entries: Iterable[Entry], now_ns: int, margin_ns: int) -> dict[bytes, E
     return {
         entry.broadcast_id: entry
         for entry in entries
-        if entry.has_room and (entry.expiry_ns is None or entry.expiry_ns > now_ns + margin_ns)
+        if entry.has_room and not entry.is_void and (entry.expiry_ns is None or entry.expiry_ns > now_ns + margin_ns)
     }
 
 
-def candidates(
-    entries: Iterable[Entry], labels: frozenset[Label], tokens: Mapping[str, int] | None, now_ns: int
-) -> list[Entry]:
-    """What may be sent to a client with these labels, which takes so many messages for its services."""
-    left = None if tokens is None else dict(tokens)
+def candidates(entries: Iterable[Entry], labels: frozenset[Label], now_ns: int) -> list[Entry]:
+    """What may be sent to a client with these labels."""
+    return [entry for entry in entries if entry.is_for(labels) and not entry.is_over(now_ns)]
+
+
+def affordable(entries: Iterable[Entry], tokens: Mapping[str, int] | None) -> list[Entry]:
+    """Those for which a client has tokens, one for each."""
+    if tokens is None:
+        return list(entries)
+    left = dict(tokens)
     found = []
     for entry in entries:
-        if entry.is_over(now_ns) or not entry.is_for(labels):
-            continue
-        if left is not None:
-            if left.get(entry.service, 0) <= 0:
-                continue
+        if left.get(entry.service, 0) > 0:
             left[entry.service] -= 1
-        found.append(entry)
+            found.append(entry)
     return found

@@ -19,6 +19,7 @@ from fleetspeak.program.systemd import Notifier
 from fleetspeak.server.admin.operations import AdminOperations
 from fleetspeak.server.admin.server import AdminServer
 from fleetspeak.server.authorizers import AllowAll, RequiredLabel
+from fleetspeak.server.broadcasts import BroadcastManager
 from fleetspeak.server.cache import ClientCache
 from fleetspeak.server.contact.handler import ContactHandler
 from fleetspeak.server.dispatch import Dispatcher
@@ -70,6 +71,15 @@ class Server:
             self.backlog,
             now_ns,
         )
+        self.broadcasts = BroadcastManager(
+            self.store,
+            self.dispatcher,
+            reactor,
+            now_ns,
+            poll_time=settings.broadcast_poll_time,
+            rate=settings.broadcast_rate,
+            uniform=uniform,
+        )
         self._install_services(factories, now_ns)
         self.frontend = self._frontend(now_ns)
         self.admin = self._admin()
@@ -86,6 +96,8 @@ class Server:
             Step("services", self.manager.start, self.manager.stop),
             Step("backlog", self.backlog.start, self._finish_processing),
         ]
+        if self.frontend is not None:  # without clients no shares are taken
+            steps.append(Step("broadcasts", self.broadcasts.start, self.broadcasts.stop))
         if self.admin is not None:
             steps.append(Step("admin API", self.admin.start, self.admin.stop))
         if self.health is not None:
@@ -132,13 +144,14 @@ class Server:
             self.dispatcher,
             streaming_to=self.notifier.address,
             now_ns=now_ns,
+            broadcaster=self.broadcasts,
         )
         return HttpsFrontend(contacts, authorizer, settings, self.reactor)
 
     def _admin(self) -> AdminServer | None:
         if self.settings.admin_address is None:
             return None
-        operations = AdminOperations(self.store, self.inserter, self.cache.invalidate)
+        operations = AdminOperations(self.store, self.inserter, self.cache.invalidate, self.broadcasts.refresh_soon)
         return AdminServer(operations, *self.settings.admin_address, self.reactor)
 
     def _health(self) -> HealthEndpoint | None:

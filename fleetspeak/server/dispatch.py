@@ -43,6 +43,10 @@ class Dispatcher:
         self._registrations[client_id] = registration
         return registration
 
+    def client_ids(self) -> list[ClientId]:
+        """The clients that have a stream here."""
+        return list(self._registrations)
+
     def dispatch(self, client_id: ClientId) -> bool:
         """Wake the client's stream.  Returns False if there is none here."""
         registration = self._registrations.get(client_id)

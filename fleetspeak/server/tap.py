@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from twisted.application.service import IService
@@ -11,7 +12,7 @@ from twisted.plugin import getPlugins
 from twisted.python import usage
 
 import fleetspeak.plugins
-from fleetspeak.config.server import ServerSettings, read_server_config, small_set_up
+from fleetspeak.config.server import DEFAULT_BROADCAST_RATE, ServerSettings, read_server_config, small_set_up
 from fleetspeak.errors import ConfigError
 from fleetspeak.interfaces import IServerServiceFactory
 from fleetspeak.program.systemd import Notifier
@@ -44,6 +45,13 @@ class Options(usage.Options):
             "Where operators' programs connect, without a components file; empty for nowhere. "
             f"It is not protected. [default: {DEFAULT_ADMIN_ADDRESS}]",
         ],
+        [
+            "broadcast-rate",
+            None,
+            DEFAULT_BROADCAST_RATE,
+            "Connected clients a second that are sent a new broadcast.",
+            float,
+        ],
     ]
     longdesc = (
         "The server of a Fleetspeak fleet. Without files it makes a certificate authority and a server certificate "
@@ -57,6 +65,8 @@ class Options(usage.Options):
 
     def postOptions(self) -> None:  # noqa: N802
         """Refuse what does not go together."""
+        if not self["broadcast-rate"] > 0:
+            raise usage.UsageError("--broadcast-rate must be more than 0 clients a second")
         if self["components-config"]:
             if not self["services-config"]:
                 raise usage.UsageError("--components-config needs --services-config too (the file may be empty)")
@@ -97,6 +107,7 @@ def makeService(options: Options) -> IService:  # noqa: N802
     try:
         # Before the files are read: it makes known the types of the plug-ins' configurations.
         factories = list(getPlugins(IServerServiceFactory, fleetspeak.plugins))
-        return make_server(settings_of(options), factories, reactor, Notifier.from_environment())
+        settings = replace(settings_of(options), broadcast_rate=options["broadcast-rate"])
+        return make_server(settings, factories, reactor, Notifier.from_environment())
     except ConfigError as error:
         raise SystemExit(f"fleetspeak-server: {error}") from None

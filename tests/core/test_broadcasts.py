@@ -13,6 +13,7 @@ from fleetspeak.core.broadcasts import (
     LIFETIME_NS,
     Account,
     Entry,
+    affordable,
     candidates,
     kept,
     replaces,
@@ -170,10 +171,16 @@ class EntryTests(SynchronousTestCase):
         over.broadcast.expiration_time.CopyFrom(Timestamp(seconds=0, nanos=10))
         over.__post_init__()
         entries = [everyone, of_both, of_others, expired, over]
-        self.assertEqual(candidates(entries, linux, None, 10), [everyone, of_both])
-        self.assertEqual(candidates(entries, frozenset(), None, 9), [everyone, expired, over])
-        self.assertEqual(candidates(entries, linux, {"service": 1}, 10), [everyone], "each takes a token")
-        self.assertEqual(candidates(entries, linux, {"other": 1}, 10), [])
+        self.assertEqual(candidates(entries, linux, 10), [everyone, of_both])
+        self.assertEqual(candidates(entries, frozenset(), 9), [everyone, expired, over])
+        everyone.is_void = True
+        self.assertEqual(candidates(entries, linux, 10), [of_both])
+
+    def test_each_takes_a_token(self) -> None:
+        first, second = entry(number=1), entry(number=2)
+        self.assertEqual(affordable([first, second], None), [first, second])
+        self.assertEqual(affordable([first, second], {"service": 1}), [first])
+        self.assertEqual(affordable([first, second], {"other": 1}), [])
 
     def test_replaces(self) -> None:
         def made(**fields: Any) -> broadcasts.Broadcast:

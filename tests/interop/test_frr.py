@@ -1,13 +1,11 @@
-"""Much traffic at once between a server and several clients (client-tests 126), in every combination.
-
-Our server has no broadcasts yet; there the same requests are sent to each client.
-"""
+"""Much traffic at once between a server and several clients (client-tests 126), in every combination."""
 
 from __future__ import annotations
 
 from unittest import TestCase
 
 from fleetspeak.pb import frr
+from tests.programs import eventually
 
 from .fleet import OURS, POLLING, STREAMING, UPSTREAM, Client, Kind, Transport
 from .frr import SERVICE, FrrFleet
@@ -51,6 +49,24 @@ class OurServerTests(FrrCase):
         for client_id in self.fleet.await_enrolment():
             self.fleet.unicast("TrafficRequest", TRAFFIC, client_id)
         self.assert_complete()
+
+    def broadcast(self, client_kind: Kind, *transports: Transport) -> None:
+        """To clients that are connected, and to those that come later; not one more than the limit."""
+        self.begin(OURS, client_kind, *transports)
+        late, early = self.fleet.clients[:2], self.fleet.clients[2:]
+        for client in early:
+            self.fleet.start(client)
+        eventually(lambda: len(self.fleet.master.clients()) >= len(early), "clients enrol")
+        self.fleet.broadcast("TrafficRequest", TRAFFIC, self.expected)
+        for client in late:
+            self.fleet.start(client)
+        self.assert_complete()
+
+    def test_item_126_broadcasts_to_our_clients(self) -> None:
+        self.broadcast(OURS, POLLING, STREAMING)
+
+    def test_item_126_broadcasts_to_upstream_clients(self) -> None:
+        self.broadcast(UPSTREAM, POLLING, STREAMING)
 
     def test_item_126_our_polling_clients(self) -> None:
         self.traffic(OURS, POLLING)

@@ -7,8 +7,8 @@ into a status.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import AsyncIterator, Callable, Iterable
-from typing import NoReturn
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -16,9 +16,9 @@ from fleetspeak import ids
 from fleetspeak.errors import FleetspeakError, InvalidRecord, NotFound, StoreError
 from fleetspeak.ids import NO_CLIENT, ClientId
 from fleetspeak.interfaces import IStore
-from fleetspeak.pb import admin, broadcasts, common
+from fleetspeak.pb import admin, common
 from fleetspeak.records import ContactEntry
-from fleetspeak.server.inserts import Inserter
+from fleetspeak.server.inserts import MAX_MESSAGE, Inserter
 
 PAGE = 1000
 """Rows fetched at a time for streamed replies and long lists."""
@@ -40,11 +40,18 @@ class Refused(FleetspeakError):
 class AdminOperations:
     """The operations, over the store."""
 
-    def __init__(self, store: IStore, inserter: Inserter, forget_client: Callable[[ClientId], object]) -> None:
-        """`forget_client` drops a client from the cache."""
+    def __init__(
+        self,
+        store: IStore,
+        inserter: Inserter,
+        forget_client: Callable[[ClientId], object],
+        broadcasts_changed: Callable[[], object] = lambda: None,
+    ) -> None:
+        """`forget_client` drops a client from the cache; `broadcasts_changed` is called when they have."""
         self._store = store
         self._inserter = inserter
         self._forget_client = forget_client
+        self._broadcasts_changed = broadcasts_changed
 
     # -- messages
 
@@ -178,42 +185,48 @@ class AdminOperations:
         await self._store.delete_file(request.service_name, request.file_name)
         return EMPTY
 
-    # -- what this server does not do
+    # -- broadcasts
 
     async def create_broadcast(self, request: admin.CreateBroadcastRequest) -> common.EmptyMessage:
-        """Refused."""
+        """Store a broadcast; it begins at once here, and a moment later on other servers."""
         if not request.HasField("broadcast"):
             raise InvalidRecord("CreateBroadcast needs a broadcast")
-        _check_broadcast(request.broadcast)
-        _no_broadcasts()
+        broadcast = request.broadcast
+        if not broadcast.source.service_name:
+            raise InvalidRecord("Broadcast must have Source")
+        size = broadcast.data.ByteSize()
+        if size > MAX_MESSAGE:
+            raise InvalidRecord(f"broadcast is of size {size}, which exceeds the {MAX_MESSAGE}-byte limit")
+        if not broadcast.broadcast_id:
+            broadcast.broadcast_id = secrets.token_bytes(8)
+        await self._store.create_broadcast(broadcast, request.limit)
+        self._broadcasts_changed()
+        return EMPTY
 
     async def list_active_broadcasts(
         self, request: admin.ListActiveBroadcastsRequest
     ) -> admin.ListActiveBroadcastsResponse:
-        """Refused."""
-        _no_broadcasts()
+        """Those that may still be sent, of one service or all."""
+        active = [one.broadcast for one in await self._store.active_broadcasts()]
+        wanted = request.service_name
+        return admin.ListActiveBroadcastsResponse(
+            broadcasts=[one for one in active if wanted in ("", one.source.service_name)]
+        )
 
     async def disable_broadcasts(self, request: admin.DisableBroadcastsRequest) -> common.EmptyMessage:
-        """Refused."""
-        _no_broadcasts()
-
-
-def _check_broadcast(broadcast: broadcasts.Broadcast) -> None:
-    if not broadcast.source.service_name:
-        raise InvalidRecord("Broadcast must have Source")
-    if len(broadcast.broadcast_id) not in (0, 8):
-        raise InvalidRecord("BroadcastID must be 8 bytes")
+        """Send no more of these."""
+        for index, broadcast_id in enumerate(request.broadcast_ids):
+            if len(broadcast_id) != 8:
+                raise InvalidRecord(f"unable to parse id [{index}]: BroadcastID must be 8 bytes")
+        if request.broadcast_ids:
+            await self._store.disable_broadcasts(list(request.broadcast_ids))
+            self._broadcasts_changed()
+        return EMPTY
 
 
 def _check_file_names(request: admin.StoreFileRequest | admin.DeleteFileRequest) -> None:
     if not request.service_name or not request.file_name:
         raise InvalidRecord("file must have service_name and file_name")
-
-
-def _no_broadcasts() -> NoReturn:
-    raise Refused(
-        "UNIMPLEMENTED", "this server does not support broadcasts yet; insert a message for each client instead"
-    )
 
 
 def _client_id(raw: bytes) -> ClientId:

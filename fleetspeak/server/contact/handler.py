@@ -17,7 +17,7 @@ from fleetspeak.server.contact.identify import Identity, check_key
 from fleetspeak.server.contact.intake import MAX_NAME, take_in_all
 from fleetspeak.server.contact.parse import clock_of, parse
 from fleetspeak.server.contact.process import process
-from fleetspeak.server.contact.seams import Ingestor
+from fleetspeak.server.contact.seams import Broadcaster, Ingestor, NoBroadcasts
 from fleetspeak.server.contact.session import Session
 from fleetspeak.server.contact.signatures import check_signatures
 from fleetspeak.server.contact.write import write
@@ -60,6 +60,7 @@ class ContactHandler:
         streaming_to: str = "local",
         now_ns: Callable[[], int] = time.time_ns,
         nonce: Callable[[], int] = random_nonce,
+        broadcaster: Broadcaster | None = None,
     ) -> None:
         """`streaming_to` is the notifier's address: what other servers must know to reach this one's streams."""
         self._store = store
@@ -70,6 +71,7 @@ class ContactHandler:
         self._streaming_to = streaming_to
         self._now_ns = now_ns
         self._nonce = nonce
+        self._broadcaster: Broadcaster = broadcaster or NoBroadcasts()
 
     async def first(
         self,
@@ -125,7 +127,7 @@ class ContactHandler:
         exchange = Exchange(contact_id=session.contact_id, claim=outgoing.claim_for(session))
         exchanged = await only(self._store.exchange([exchange]))
         outgoing.spend(session, exchanged.messages)
-        return exchanged.messages
+        return await outgoing.with_broadcasts(self._broadcaster, session, exchanged.messages)
 
     # -- the first exchange
 
@@ -168,7 +170,7 @@ class ContactHandler:
         exchange = Exchange(messages, contact, session.contact_id, new_client, claim)
         taken = await self._write(session, exchange)
         outgoing.spend(session, taken)
-        return taken
+        return await outgoing.with_broadcasts(self._broadcaster, session, taken)
 
     def _contact(self, admitted: _Admitted) -> Contact:
         """How the contact is recorded."""

@@ -9,6 +9,7 @@ from fleetspeak import ids
 from fleetspeak.ids import ClientId
 from fleetspeak.pb import common
 from fleetspeak.records import MAX_MESSAGES_PER_CONTACT, Claim
+from fleetspeak.server.contact.seams import Broadcaster
 from fleetspeak.server.contact.session import Session
 
 SYSTEM = "system"
@@ -39,6 +40,20 @@ def claim_for(session: Session) -> Claim:
 def spend(session: Session, messages: Sequence[common.Message]) -> None:
     """Account for `messages`, which were claimed.  A ``Die`` costs no token: the client takes no more after it."""
     session.tokens.spend(Counter(message.destination.service_name for message in messages if not _is_die(message)))
+
+
+async def with_broadcasts(
+    broadcaster: Broadcaster, session: Session, messages: Sequence[common.Message]
+) -> Sequence[common.Message]:
+    """`messages`, and the broadcasts that this client has not got yet, for which it has tokens as well."""
+    client_id, labels = session.client_id, session.client.labels
+    if not broadcaster.may_have(client_id, labels):
+        return messages
+    sent = await broadcaster.take(client_id, labels, session.tokens.limits(), session.contact_id)
+    if not sent:
+        return messages
+    spend(session, sent)
+    return [*messages, *sent]
 
 
 def may_be_more(messages: Sequence[common.Message]) -> bool:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from fleetspeak.ids import ClientId
 from fleetspeak.pb import common
-from fleetspeak.records import ClientData
+from fleetspeak.records import ClientData, Label
 
 
 class Ingestor(Protocol):
@@ -24,3 +25,30 @@ class Ingestor(Protocol):
         Raises NotReady when the services are stopped: then nothing may be stored, and the client comes again.
         Cancelling it gives the messages up; they must not be used any more.
         """
+
+
+class Broadcaster(Protocol):
+    """Has what goes to every client with certain labels."""
+
+    def may_have(self, client_id: ClientId, labels: frozenset[Label]) -> bool:
+        """Whether it is worth asking `take` for a client; at once, from memory."""
+
+    async def take(
+        self, client_id: ClientId, labels: frozenset[Label], tokens: Mapping[str, int] | None, contact_id: str
+    ) -> list[common.Message]:
+        """Broadcasts that the client has not been sent yet, which count as sent from now; stored, and linked to the
+        contact.  Gives none if the store fails."""
+
+
+class NoBroadcasts:
+    """For a server without any."""
+
+    def may_have(self, client_id: ClientId, labels: frozenset[Label]) -> bool:
+        """No."""
+        return False
+
+    async def take(
+        self, client_id: ClientId, labels: frozenset[Label], tokens: Mapping[str, int] | None, contact_id: str
+    ) -> list[common.Message]:
+        """None."""
+        return []

@@ -16,6 +16,7 @@ from fleetspeak.interfaces import IAuthorizer
 from fleetspeak.pb import common
 from fleetspeak.records import ClientData, Exchange, Exchanged
 from fleetspeak.server.authorizers import AllowAll
+from fleetspeak.server.broadcasts import BroadcastManager
 from fleetspeak.server.cache import ClientCache
 from fleetspeak.server.contact.handler import ContactHandler
 from fleetspeak.server.contact.identify import Identity
@@ -155,6 +156,7 @@ class World:
         self.cache = ClientCache(self.store.client_data, self.clock.seconds)
         self.dispatcher = Dispatcher()
         self.nonces = iter(range(1001, 10_000))
+        self.broadcasts = BroadcastManager(self.store, self.dispatcher, self.clock, self.now_ns, uniform=lambda: 0.0)
         self.contacts = ContactHandler(
             self.store,
             authorizer or AllowAll(),
@@ -163,6 +165,7 @@ class World:
             self.dispatcher,
             now_ns=self.now_ns,
             nonce=lambda: next(self.nonces),
+            broadcaster=self.broadcasts,
         )
 
     def now_ns(self) -> int:
