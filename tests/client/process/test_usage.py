@@ -72,6 +72,11 @@ class Probing(ProbeCase):
         program.parent.mkdir()
         shutil.copy("/bin/cat", program)
         child = self.run_child(str(program))
+        assert child.stdin is not None
+        assert child.stdout is not None
+        child.stdin.write("it runs\n")
+        child.stdin.flush()
+        self.assertEqual("it runs\n", child.stdout.readline())
         sample = ProcessProbe(child.pid).observe().sample
         self.assertTrue(0 <= sample.user_cpu_ms < 10_000)
         self.assertGreater(sample.rss, 128 * 1024)
