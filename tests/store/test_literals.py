@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import pymysql
@@ -39,6 +40,13 @@ class LiteralTests(SynchronousTestCase):
         self.read(f"SET SESSION sql_mode = '{mode}'", [])
         [row] = self.read("SELECT " + ", ".join(["?"] * len(given)), given)
         self.assertEqual(list(row), given)
+
+    def test_large_values(self) -> None:
+        """They take less room, and are the same."""
+        for size in (literals.LARGE - 1, literals.LARGE, literals.LARGE + 1, 3_000_001):
+            value = random.Random(size).randbytes(size)
+            self.assertEqual(self.read("SELECT ?, ?", [value, 1]), ((value, 1),))
+        self.assertLess(len(literals.statement("?", [value])), 4_000_100)
 
     def test_what_no_column_holds(self) -> None:
         for value in (float("nan"), float("inf"), "\ud800"):

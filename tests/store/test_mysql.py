@@ -321,7 +321,7 @@ class RowTests(MysqlCase):
         sent = [to_client(number) for number in range(12)]
         for message in sent:
             message.data.value = bytes(50_000)
-        sent[5].data.value = bytes(200_000)
+        sent[5].data.value = bytes(250_000)
         calls = [store.store_messages([message]) for message in sent]
         store.perform()
         self.failureResultOf(calls.pop(5), InvalidRecord)

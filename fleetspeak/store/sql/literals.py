@@ -1,15 +1,20 @@
 """Values in the text of a MySQL statement.
 
 Bytes and texts are written in hexadecimal, so nothing is ever escaped, and no setting of a session can change what a
-statement means.  That is also the quickest way for Python to write them.
+statement means.  That is also the quickest way for Python to write them.  Large ones are written in base 64, which is
+shorter, since a statement must fit into a packet.
 """
 
 from __future__ import annotations
 
 import math
+from binascii import b2a_base64
 from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Any
+
+LARGE = 64 * 1024
+"""Bytes from which on a value is written in base 64."""
 
 
 class Unfit(Exception):
@@ -28,6 +33,12 @@ def statement(sql: str, parameters: Sequence[Any]) -> bytes:
     return "".join(chain.from_iterable(zip(parts, [*values, ""], strict=True))).encode("ascii")
 
 
+def _bytes(value: bytes) -> str:
+    if len(value) < LARGE:
+        return f"X'{value.hex()}'"
+    return f"FROM_BASE64('{b2a_base64(value, newline=False).decode('ascii')}')"
+
+
 def _float(value: float) -> str:
     if not math.isfinite(value):
         raise Unfit(f"{value} is not a number")
@@ -36,7 +47,7 @@ def _float(value: float) -> str:
 
 
 _WRITERS: dict[type, Callable[[Any], str]] = {
-    bytes: lambda value: f"X'{value.hex()}'",
+    bytes: _bytes,
     str: lambda value: f"_utf8mb4 X'{value.encode().hex()}'",
     int: str,
     bool: lambda value: "1" if value else "0",
