@@ -44,6 +44,8 @@ class ServerSettings:
     """PEM."""
     streaming: bool = True
     """Serve /streaming-message."""
+    file_authorization: bool = True
+    """Only clients that the authorizer admits read files; otherwise everyone who can connect does."""
     admin_address: tuple[str, int] | None = None
     health_address: tuple[str, int] | None = None
     required_label: str = ""
@@ -78,6 +80,7 @@ def read_server_config(components_path: Path, services_path: Path, database_path
             certificate_chain=parsed.https_config.certificates,
             key=parsed.https_config.key,
             streaming=not parsed.https_config.disable_streaming,
+            file_authorization=parsed.https_config.enable_file_server_authorization,
             admin_address=_listen("admin_config", parsed.admin_config.listen_address),
             health_address=_listen("health_check_config", parsed.health_check_config.listen_address),
             required_label=parsed.required_label,
@@ -216,8 +219,6 @@ def _warnings(config: components.Config, path: Path) -> tuple[str, ...]:
     warnings = []
     if config.stats_config.address:
         warnings.append(f"{path}: stats_config is not in this version yet; there are no metrics")
-    if config.https_config.enable_file_server_authorization:
-        warnings.append(f"{path}: files are not in this version yet; enable_file_server_authorization has no effect")
     if not config.HasField("https_config") and not config.HasField("admin_config"):
         warnings.append(f"{path}: there is neither https_config nor admin_config, so nobody can reach this server")
     return tuple(warnings)

@@ -23,6 +23,7 @@ from fleetspeak.server.broadcasts import BroadcastManager
 from fleetspeak.server.cache import ClientCache
 from fleetspeak.server.contact.handler import ContactHandler
 from fleetspeak.server.dispatch import Dispatcher
+from fleetspeak.server.files import StoredFiles
 from fleetspeak.server.health import HealthEndpoint
 from fleetspeak.server.https.frontend import HttpsFrontend
 from fleetspeak.server.inserts import Inserter
@@ -146,7 +147,7 @@ class Server:
             now_ns=now_ns,
             broadcaster=self.broadcasts,
         )
-        return HttpsFrontend(contacts, authorizer, settings, self.reactor)
+        return HttpsFrontend(contacts, authorizer, settings, self.reactor, files=StoredFiles(self.store))
 
     def _admin(self) -> AdminServer | None:
         if self.settings.admin_address is None:

@@ -157,13 +157,16 @@ class NotYetTests(ServerConfigTestCase):
         self.components.spanner_config.SetInParent()
         self.assert_refused("spanner_config is not in this version yet")
 
-    def test_metrics_and_files_are_only_warned_of(self) -> None:
+    def test_metrics_are_only_warned_of(self) -> None:
         self.components.stats_config.address = "localhost:2112"
+        (warning,) = self.read().warnings
+        self.assertIn("stats_config", warning)
+
+    def test_authorization_for_files(self) -> None:
+        """Off unless the file asks for it, as upstream has it."""
+        self.assertFalse(self.read().file_authorization)
         self.components.https_config.enable_file_server_authorization = True
-        warnings = self.read().warnings
-        self.assertEqual(len(warnings), 2)
-        self.assertIn("stats_config", warnings[0])
-        self.assertIn("enable_file_server_authorization", warnings[1])
+        self.assertTrue(self.read().file_authorization)
 
     def test_a_server_nobody_can_reach_is_warned_of(self) -> None:
         self.components.Clear()

@@ -1,4 +1,4 @@
-"""Our client's file requests on the upstream server, over HTTP/1.1 and HTTP/2, on a line that breaks."""
+"""File requests of both clients on both servers, over HTTP/1.1 and HTTP/2, on a line that breaks."""
 
 from __future__ import annotations
 
@@ -27,23 +27,25 @@ from fleetspeak.testing.clientside import FakeLink, client_settings
 from tests.programs import eventually
 
 from . import peer
-from .fleet import OURS, STREAMING_HTTP2, UPSTREAM, Fleet
+from .fleet import OURS, STREAMING, STREAMING_HTTP2, UPSTREAM, Fleet, Kind
+from .fleet import Transport as ClientTransport
 
 LARGE = random.Random(1).randbytes(3_000_000)
 NAME = "a name with spaces/and a slash"
 
 
-class FilesFromUpstream(TestCase):
-    """Issue 3, point 5: file fetch to disk with If-Modified-Since and resume by Range after a break."""
+class FilesCase(TestCase):
+    """A server with a large file."""
 
     timeout = 60
+    server_kind: ClassVar[Kind]
     fleet: ClassVar[Fleet]
 
     @classmethod
     def setUpClass(cls) -> None:
         cls.fleet = Fleet(OURS, (OURS,))
         cls.addClassCleanup(cls.fleet.clean_up)
-        cls.server = cls.fleet.server(UPSTREAM)
+        cls.server = cls.fleet.server(cls.server_kind)
         cls.server.start()
         cls.store("FRR", NAME, LARGE)
 
@@ -107,6 +109,21 @@ class FilesFromUpstream(TestCase):
             await files.fetch("FRR", "none", self.target)
         self.assertEqual(caught.exception.status, 404)
 
+    def find_revoked(self, kind: Kind, transport: ClientTransport) -> None:
+        """A list is stored; a client that starts then knows it."""
+        listed = system.RevokedCertificateList(serials=[b"\x07"])
+        self.store("system", "RevokedCertificates", listed.SerializeToString())
+        machine = self.fleet.client(kind, f"{kind} revoking", transport)
+        machine.start()
+        eventually(lambda: machine.revoked() == [b"\x07"], "the serial number is in the state file")
+        machine.stop()
+
+
+class FilesFromUpstream(FilesCase):
+    """Issue 3, point 5: file fetch to disk with If-Modified-Since and resume by Range after a break."""
+
+    server_kind = UPSTREAM
+
     async def test_over_http1(self) -> None:
         await self.fetch_over_a_line_that_breaks(http2=False)
 
@@ -114,12 +131,25 @@ class FilesFromUpstream(TestCase):
         await self.fetch_over_a_line_that_breaks(http2=True)
 
     def test_item_65_a_stored_list_of_revoked_serials_ends_up_in_the_state(self) -> None:
-        listed = system.RevokedCertificateList(serials=[b"\x07"])
-        self.store("system", "RevokedCertificates", listed.SerializeToString())
-        machine = self.fleet.client(OURS, "revoking", STREAMING_HTTP2)
-        machine.start()
-        eventually(lambda: machine.revoked() == [b"\x07"], "the serial number is in the state file")
-        machine.stop()
+        self.find_revoked(OURS, STREAMING_HTTP2)
+
+
+class FilesFromOurs(FilesCase):
+    """Issue 4, point 4: files stored by the admin API, served with ranges and conditions."""
+
+    server_kind = OURS
+
+    async def test_resume_by_range_after_a_break(self) -> None:
+        await self.fetch_over_a_line_that_breaks(http2=False)
+
+    async def test_a_client_that_prefers_http2(self) -> None:
+        await self.fetch_over_a_line_that_breaks(http2=True)
+
+    def test_our_client_learns_of_revoked_certificates(self) -> None:
+        self.find_revoked(OURS, STREAMING)
+
+    def test_the_upstream_client_learns_of_revoked_certificates(self) -> None:
+        self.find_revoked(UPSTREAM, STREAMING)
 
 
 class _Source:

@@ -24,10 +24,12 @@ from fleetspeak.errors import ConfigError
 from fleetspeak.interfaces import IAuthorizer
 from fleetspeak.security.tls import server_options
 from fleetspeak.server.contact.handler import ContactHandler
+from fleetspeak.server.files import StoredFiles
 from fleetspeak.server.https.context import Context, StreamTimes
+from fleetspeak.server.https.files import FileServer
 from fleetspeak.server.https.refusals import Refusals
 from fleetspeak.server.https.running import Running
-from fleetspeak.server.https.site import Site
+from fleetspeak.server.https.site import Site, identity_of
 from fleetspeak.server.https.streamrequest import show_address
 
 BACKLOG = 1024
@@ -75,18 +77,26 @@ class HttpsFrontend:
         settings: ServerSettings,
         reactor: Any,
         *,
+        files: StoredFiles | None = None,
         times: StreamTimes | None = None,
         uniform: Callable[[], float] = random.random,
     ) -> None:
         """
-        @param settings: of which this takes the https address, certificate chain, key, and whether there are streams.
+        @param settings: of which this takes the https address, certificate chain, key, whether there are streams, and
+            whether the authorizer is asked for files.
+        @param files: what is served below ``/files/``; None: nothing is.
         @raise ConfigError: certificate or key cannot be used.
         """
         self._reactor = reactor
         self._address = settings.https_address or ("", 0)
         self._running = Running()
         context = Context(contacts, reactor, Refusals(reactor), self._running, times or StreamTimes(), uniform)
-        self._site = Site(context, streaming=settings.streaming)
+        asked = authorizer if settings.file_authorization else None
+        self._site = Site(
+            context,
+            streaming=settings.streaming,
+            files=FileServer(files, self._running, reactor, asked, identity_of) if files else None,
+        )
         tls = server_options(settings.certificate_chain, settings.key)
         self._factory = AdmittingTls(tls, self._site, reactor, authorizer)
         self._port: IListeningPort | None = None

@@ -22,9 +22,10 @@ log = Logger()
 class Refusals:
     """Answers requests that cannot be served, and logs that, sparsely."""
 
-    def __init__(self, clock: IReactorTime) -> None:
-        self._refused = SparseLog(clock, LOG_INTERVAL)
-        self._ended = SparseLog(clock, LOG_INTERVAL)
+    def __init__(self, clock: IReactorTime, interval: float = LOG_INTERVAL) -> None:
+        """`interval`: seconds between two lines."""
+        self._refused = SparseLog(clock, interval)
+        self._ended = SparseLog(clock, interval)
 
     def refuse(
         self,

@@ -12,13 +12,13 @@ from fleetspeak.errors import ProtocolError
 from fleetspeak.server.contact.identify import Identity, identify
 from fleetspeak.server.https.body import MAX_BODY, is_known_encoding
 from fleetspeak.server.https.context import Context
+from fleetspeak.server.https.files import PREFIX, FileServer
 from fleetspeak.server.https.poll import Poll
 from fleetspeak.server.https.stream import Stream
 from fleetspeak.server.https.streamrequest import BodyHandler, StreamedRequest, StreamingChannel
 
 MESSAGE = b"/message"
 STREAMING_MESSAGE = b"/streaming-message"
-FILES = b"/files/"
 
 
 class Site(ServerFactory):
@@ -26,7 +26,8 @@ class Site(ServerFactory):
 
     noisy = False
 
-    def __init__(self, context: Context, *, streaming: bool = True) -> None:
+    def __init__(self, context: Context, *, streaming: bool = True, files: FileServer | None = None) -> None:
+        self._files = files
         self._context = context
         self._paths: dict[bytes, type[Poll] | type[Stream]] = {MESSAGE: Poll}
         if streaming:
@@ -82,18 +83,28 @@ class Site(ServerFactory):
         """Find the handler for a request whose headers are complete; None if it is answered already."""
         kind = self._paths.get(request.path)
         if kind is None:
-            text = "file not found" if request.path.startswith(FILES) else "404 page not found"
-            request.refuse(404, text)
+            if request.path.startswith(PREFIX):
+                return self._route_file(request)
+            request.refuse(404, "404 page not found")
             return None
         encoding = request.header("Content-Encoding").lower()
         try:
             refusal = self._check(request, encoding)
             if refusal is None:
-                return kind(request, _identity_of(request), encoding, self._context)
+                return kind(request, identity_of(request), encoding, self._context)
             code, text = refusal
         except ProtocolError as error:
             code, text = 400, str(error)
         self._context.refusals.refuse(request, None, code, text)
+        return None
+
+    def _route_file(self, request: StreamedRequest) -> BodyHandler | None:
+        if not self.is_ready:
+            self._context.refusals.refuse(request, None, 500, "Server not ready.")
+        elif self._files is not None:
+            return self._files.route(request)
+        else:
+            request.refuse(404, "file not found")
         return None
 
     def _check(self, request: StreamedRequest, encoding: str) -> tuple[int, str] | None:
@@ -110,7 +121,7 @@ class Site(ServerFactory):
         return None
 
 
-def _identity_of(request: StreamedRequest) -> Identity:
+def identity_of(request: StreamedRequest) -> Identity:
     """Worked out once for each connection.  Raises ProtocolError."""
     channel = request.channel
     if channel.identity is None:

@@ -20,7 +20,7 @@ one of them.  What there is to know:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from cryptography.x509 import Certificate
@@ -136,6 +136,21 @@ class StreamedRequest(http.Request):
         if not self.channel.body_is_complete:
             self.responseHeaders.setRawHeaders(b"Connection", [b"close"])
         self.reply(text.encode() + b"\n", b"text/plain; charset=utf-8")
+
+    def begin_reply(self, code: int, headers: Iterable[tuple[str, str]]) -> None:
+        """Begin an answer whose body is given to `send`; without effect if the peer is gone."""
+        if self.is_over:
+            return
+        self.setResponseCode(code)
+        self.responseHeaders.setRawHeaders(b"Date", [http.datetimeToString()])
+        for name, value in headers:
+            self.responseHeaders.setRawHeaders(name.encode(), [value.encode("ascii", "backslashreplace")])
+        self.write(b"")
+
+    def finish_reply(self) -> None:
+        """The body is complete; without effect if the peer is gone."""
+        if not self.is_over:
+            self.finish()
 
     def send(self, data: bytes) -> None:
         """Write a piece of the response; without effect if the peer is gone."""
