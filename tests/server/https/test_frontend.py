@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import socket
 import time
@@ -28,6 +29,7 @@ from fleetspeak.pb import common
 from fleetspeak.security import certificates, keys
 from fleetspeak.security.tls import ClientTlsPolicy
 from fleetspeak.server.contact.identify import Identity
+from fleetspeak.server.files import StoredFiles
 from fleetspeak.server.https.frontend import HttpsFrontend
 from fleetspeak.wire import streamframes
 from tests.server.contact.world import Gatekeeper, World, for_client, from_client, id_of, wrapped
@@ -111,7 +113,8 @@ class FrontendTests(TestCase):
         await self.open(self.settings)
 
     async def open(self, settings: ServerSettings) -> None:
-        self.frontend = HttpsFrontend(self.world.contacts, self.gatekeeper, settings, reactor)
+        files = StoredFiles(self.world.store)
+        self.frontend = HttpsFrontend(self.world.contacts, self.gatekeeper, settings, reactor, files=files)
         self.port: int = (await self.frontend.open()).port  # type: ignore[attr-defined]
         self.addCleanup(self.close, self.frontend)
 
@@ -171,6 +174,21 @@ class FrontendTests(TestCase):
         answer = await self.poll(await self.connect(OddTls()))
         self.assertTrue(answer.startswith(b"HTTP/1.1 400 "))
         self.assertIn(b"expected 1 client cert, received 0", answer)
+
+    async def test_files_are_for_clients(self) -> None:
+        """server-https.md 5, authorization, which is on unless a components file says otherwise."""
+        self.world.now(self.world.store.store_file("system", "list", b"of some kind"))
+        self.assertTrue(self.settings.file_authorization)
+        for tls, status, body in ((OddTls(), b"401", b"unauthorized"), (None, b"200", b"of some kind")):
+            answer = await self.get_file(tls, body)
+            self.assertTrue(answer.startswith(b"HTTP/1.1 %s " % status), answer)
+        await self.open(dataclasses.replace(self.settings, file_authorization=False))
+        self.assertTrue((await self.get_file(OddTls(), b"of some kind")).startswith(b"HTTP/1.1 200 "))
+
+    async def get_file(self, tls: Any, awaited: bytes) -> bytes:
+        client = await self.connect(tls)
+        client.transport.write(b"GET /files/system/list HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        return await client.until(awaited)
 
     async def test_two_certificates(self) -> None:
         answer = await self.poll(await self.connect(OddTls([self.certificate, self.authority], self.key)))
