@@ -166,9 +166,12 @@ class BroadcastManager:
             return True
         if len(self._short) < REMEMBERED:
             self._short.add(client_id)
+        self._refill_soon()
+        return False
+
+    def _refill_soon(self) -> None:
         if self._refill is None and self._going:
             self._refill = self._reactor.callLater(REFILL_PAUSE, self._refill_now)
-        return False
 
     def _refill_now(self) -> None:
         self._refill = None
@@ -198,8 +201,12 @@ class BroadcastManager:
         entry.users -= 1
         if outcome is not None:
             entry.unreserve()
-        if not entry.users and self._entries.get(entry.broadcast_id) is not entry:
+        if entry.users:
+            return
+        if self._entries.get(entry.broadcast_id) is not entry:
             self._give_back(entry)
+        elif not entry.has_room:
+            self._refill_soon()  # and let it be seen how far the broadcast is
 
     def _explain(self, entry: Entry, client_id: ClientId, outcome: StoreError | None) -> None:
         if isinstance(outcome, NotSent):

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import secrets
+
+import grpc
 from google.protobuf.wrappers_pb2 import StringValue
 
-from fleetspeak.pb import components
+from fleetspeak import rpc
+from fleetspeak.pb import admin, components
 from tests.mariadb import the_server
 from tests.programs import eventually, free_port
 
@@ -67,15 +71,16 @@ class SideBySideTests(SharedDatabaseCase):
     def setUp(self) -> None:
         super().setUp()
         self.https_port, admin_port = free_port(), free_port()
+        self.our_admin_address = f"127.0.0.1:{admin_port}"
 
         def elsewhere(config: components.Config) -> None:
             config.https_config.listen_address = f"127.0.0.1:{self.https_port}"
-            config.admin_config.listen_address = f"127.0.0.1:{admin_port}"
+            config.admin_config.listen_address = self.our_admin_address
 
         self.servers[OURS].reconfigure(elsewhere)
         # It only sends: both servers hand what clients say to the first operator.
         nowhere = {greeter(UPSTREAM): f"127.0.0.1:{free_port()}"}
-        other = Operator("operator of ours", OURS.python(), f"127.0.0.1:{admin_port}", nowhere)
+        other = Operator("operator of ours", OURS.python(), self.our_admin_address, nowhere)
         self.addCleanup(other.stop)
         self.operators = {UPSTREAM: self.operator, OURS: other}
 
@@ -108,6 +113,49 @@ class SideBySideTests(SharedDatabaseCase):
         for client in clients:
             self.assert_all_processed(self.servers[UPSTREAM], client)
             client.stop()
+
+    def test_broadcasts_of_either_admin_api(self) -> None:
+        """What is created at upstream's is sent by ours; what is created at ours upstream's lists and disables."""
+        self.servers[OURS].start()
+        self.servers[UPSTREAM].start()
+        client = self.roaming(OURS)
+        client.start()
+        self.await_enrolment(client)
+        theirs, ours = (self.admin_of(config) for config in (UPSTREAM, OURS))
+        self.broadcast(theirs, "from upstream's")
+        self.servers[UPSTREAM].stop()  # which would send it when it next looks for clients that it has not seen lately
+        self.operator.wait_for_text("Hello from upstream's!", 60)
+        self.servers[UPSTREAM].start()
+        self.assertEqual(self.broadcast(ours, "from ours", limit=1), self.active(theirs))
+        self.operator.wait_for_text("Hello from ours!", 60)
+        eventually(lambda: not self.active(theirs), "what was sent is accounted for", 60)
+        last = self.broadcast(ours, "", limit=3, label="nobody")
+        self.assertEqual(self.active(theirs), last)
+        theirs.DisableBroadcasts(admin.DisableBroadcastsRequest(broadcast_ids=last), timeout=30)
+        self.assertEqual(self.active(ours), [])
+
+    def admin_of(self, kind: Kind) -> rpc.admin.AdminStub:
+        address = self.fleet.deployment.admin_address if kind is UPSTREAM else self.our_admin_address
+        channel = grpc.insecure_channel(address, [("grpc.max_reconnect_backoff_ms", 500)])
+        self.addCleanup(channel.close)
+        return rpc.admin.AdminStub(channel)
+
+    def broadcast(self, stub: rpc.admin.AdminStub, text: str, limit: int = 10, label: str = "") -> list[bytes]:
+        """Greet everybody; gives the id of it."""
+        request = admin.CreateBroadcastRequest(limit=limit)
+        broadcast = request.broadcast
+        broadcast.broadcast_id = secrets.token_bytes(8)
+        broadcast.source.service_name, broadcast.destination.service_name = greeter(UPSTREAM), hello(UPSTREAM)
+        broadcast.data.Pack(StringValue(value=text))
+        if label:
+            broadcast.required_labels.add(service_name="client", label=label)
+        stub.CreateBroadcast(request, timeout=30)
+        return [broadcast.broadcast_id]
+
+    def active(self, stub: rpc.admin.AdminStub) -> list[bytes]:
+        """The limited ones, without the first."""
+        reply = stub.ListActiveBroadcasts(admin.ListActiveBroadcastsRequest(), timeout=30, wait_for_ready=True)
+        return [one.broadcast_id for one in reply.broadcasts if b"upstream" not in one.data.value]
 
     def assert_reached(self, clients: list[Client], occasion: str) -> None:
         for client in clients:

@@ -170,7 +170,6 @@ class RefreshTests(ManagerCase):
                 self.take(manager, one)
             self.pass_time(0.2)
         self.assertEqual(self.sent(), 30, "the whole limit, and no more")
-        self.pass_time(200)
         self.assertEqual(self.accounted(), [])
 
     def test_shares_are_given_back_at_stop(self) -> None:
