@@ -146,6 +146,44 @@ class INotifier(Interface):
         """Best effort.  @return: Awaitable or None; never fails, only logs."""
 
 
+class IFileStoreFactory(IPlugin):
+    """Makes stores of files, for ``--file-store SERVICE=NAME:ARGUMENT``; `directory` is built in."""
+
+    name = Attribute("str: by which the option selects it.")
+    help = Attribute("str: one line for people.")
+
+    def make(argument: str, reactor: Any) -> IFileStore:
+        """@raise fleetspeak.errors.ConfigError: the argument cannot work; says what was expected."""
+
+
+class IFileStore(Interface):
+    """Where the files of one service are, in place of the `IStore`."""
+
+    def open(name: str) -> Deferred[IOpenFile]:
+        """Open a file for one request.  `name` is any text a client asks for, a hostile one too.
+
+        @return: Deferred of an `IOpenFile`; cancelling it closes what was opened.
+        @raise NotFound: there is no such file.  @raise NotReady: not now.
+        """
+
+
+class IOpenFile(Interface):
+    """A file that is being sent."""
+
+    stat = Attribute("fleetspeak.records.FileStat: its time and size; `read` may find others, and set it.")
+
+    def read(first: int, length: int) -> Awaitable[bytes]:
+        """Called one at a time, in order.
+
+        @param first: byte of the file, within `stat.size`.
+        @return: Awaitable of exactly `length` bytes of the content that `stat` tells of, or of any if `stat` changed.
+        @raise fleetspeak.errors.StoreError: it cannot be read, or is not what it was.
+        """
+
+    def close() -> None:
+        """Nobody reads it any more; also while a `read` is under way that was cancelled."""
+
+
 class IStore(Interface):
     """Durable messages, clients and contacts.
 

@@ -1,7 +1,8 @@
-"""The server service factories that come with Fleetspeak, registered as anybody registers their own."""
+"""The server's factories that come with Fleetspeak, registered as anybody registers their own."""
 
 from __future__ import annotations
 
+from fleetspeak.server.directoryfiles import DirectoryFilesFactory
 from fleetspeak.server.services.cps import CpsFactory
 from fleetspeak.server.services.grpcservice import GrpcFactory
 from fleetspeak.server.services.noop import NoopFactory
@@ -11,3 +12,4 @@ grpc = GrpcFactory()
 noop = NoopFactory()
 message_saver = MessageSaverFactory()
 cps = CpsFactory()
+directory_files = DirectoryFilesFactory()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -13,7 +13,7 @@ from twisted.logger import Logger
 from fleetspeak.config.addresses import show
 from fleetspeak.config.server import ServerSettings
 from fleetspeak.errors import ConfigError
-from fleetspeak.interfaces import IServerServiceContext, IServerServiceFactory, IStore
+from fleetspeak.interfaces import IFileStore, IServerServiceContext, IServerServiceFactory, IStore
 from fleetspeak.program.ending import FAILED, ProcessEnd
 from fleetspeak.program.systemd import Notifier
 from fleetspeak.server.admin.operations import AdminOperations
@@ -23,7 +23,7 @@ from fleetspeak.server.broadcasts import BroadcastManager
 from fleetspeak.server.cache import ClientCache
 from fleetspeak.server.contact.handler import ContactHandler
 from fleetspeak.server.dispatch import Dispatcher
-from fleetspeak.server.files import StoredFiles
+from fleetspeak.server.files import Files, StoredFiles
 from fleetspeak.server.health import HealthEndpoint
 from fleetspeak.server.https.frontend import HttpsFrontend
 from fleetspeak.server.inserts import Inserter
@@ -47,17 +47,20 @@ class Server:
         reactor: Any,
         *,
         store: IStore | None = None,
+        file_stores: Mapping[str, IFileStore] | None = None,
         now_ns: Callable[[], int] = time.time_ns,
         uniform: Callable[[], float] = random.random,
     ) -> None:
         """
         @param factories: of the services that `settings` names.
         @param store: used in place of the database that `settings` names.
+        @param file_stores: of the services, by name, whose files are not in the store.
         @raise ConfigError: `settings` cannot work.
         """
         self.settings = settings
         self.reactor = reactor
         self.store: IStore = store or _store(settings, reactor, now_ns, uniform)
+        self.files = Files(StoredFiles(self.store), file_stores)
         self.dispatcher = Dispatcher()
         self.cache = ClientCache(self.store.client_data, reactor.seconds)
         self.manager = ServiceManager(reactor, now_ns)
@@ -147,7 +150,7 @@ class Server:
             now_ns=now_ns,
             broadcaster=self.broadcasts,
         )
-        return HttpsFrontend(contacts, authorizer, settings, self.reactor, files=StoredFiles(self.store))
+        return HttpsFrontend(contacts, authorizer, settings, self.reactor, files=self.files)
 
     def _admin(self) -> AdminServer | None:
         if self.settings.admin_address is None:
@@ -179,13 +182,15 @@ def make_server(
     factories: Iterable[IServerServiceFactory],
     reactor: Any,
     notifier: Notifier | None = None,
+    file_stores: Mapping[str, IFileStore] | None = None,
 ) -> SteppedService:
     """The whole server as a service.  Raises ConfigError.
 
     @param notifier: tells systemd; by default nobody is told.
+    @param file_stores: see `Server`.
     """
     told = notifier or Notifier()
-    server = Server(settings, factories, reactor)
+    server = Server(settings, factories, reactor, file_stores=file_stores)
     end = ProcessEnd(reactor)
 
     def announce() -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from weakref import WeakValueDictionary
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from fleetspeak.errors import NotReady
-from fleetspeak.interfaces import IStore
+from fleetspeak.interfaces import IFileStore, IOpenFile, IStore
 from fleetspeak.records import FileStat, StoredFile
 
 MAX_HELD = 256 * 1024 * 1024
@@ -75,3 +77,40 @@ class StoredFiles:
     def _failed(self, failure: Failure, key: _Key) -> None:
         for waiter in self._waiting.pop(key):
             waiter.errback(failure)
+
+
+@implementer(IOpenFile)
+class OpenStoredFile:
+    """A file of the store that is being sent."""
+
+    def __init__(self, files: StoredFiles, key: _Key, stat: FileStat) -> None:
+        self.stat = stat
+        self._files = files
+        self._key = key
+        self._content: Content | None = None
+
+    async def read(self, first: int, length: int) -> bytes:
+        """See `IOpenFile`.  The first call reads all of it, which may have been replaced meanwhile."""
+        if self._content is None:
+            self._content = await self._files.read(*self._key, self.stat.modified_ns)
+            self.stat = self._content.stat
+        return self._content.file.data[first : first + length]
+
+    def close(self) -> None:
+        """Nothing: it is forgotten with this object."""
+
+
+class Files:
+    """All files for clients: those of some services have stores of their own."""
+
+    def __init__(self, stored: StoredFiles, stores: Mapping[str, IFileStore] | None = None) -> None:
+        """`stores` by the name of the service."""
+        self._stored = stored
+        self._stores = dict(stores or {})
+
+    async def open(self, service: str, name: str) -> IOpenFile:
+        """Open a file.  Raises NotFound; NotReady: not now."""
+        store = self._stores.get(service)
+        if store is not None:
+            return await store.open(name)
+        return OpenStoredFile(self._stored, (service, name), await self._stored.stat(service, name))

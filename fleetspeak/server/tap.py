@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from twisted.application.service import IService
 from twisted.plugin import getPlugins
@@ -14,7 +15,7 @@ from twisted.python import usage
 import fleetspeak.plugins
 from fleetspeak.config.server import DEFAULT_BROADCAST_RATE, ServerSettings, read_server_config, small_set_up
 from fleetspeak.errors import ConfigError
-from fleetspeak.interfaces import IServerServiceFactory
+from fleetspeak.interfaces import IFileStore, IFileStoreFactory, IServerServiceFactory
 from fleetspeak.program.systemd import Notifier
 from fleetspeak.server.assembly import make_server
 from fleetspeak.store.sql.workers import SWITCH_INTERVAL
@@ -59,6 +60,23 @@ class Options(usage.Options):
         "--services-config it takes the files of the Go server; --database-path then names the SQLite database."
     )
 
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.file_stores: dict[str, tuple[str, str]] = {}
+        """Name and argument of a plug-in, by service."""
+
+    def opt_file_store(self, value: str) -> None:
+        """Where the files of one service are, if not in the database: SERVICE=directory:PATH. May be repeated."""
+        service, _, store = value.partition("=")
+        name, colon, argument = store.partition(":")
+        if not service or not colon:
+            raise usage.UsageError(
+                f"--file-store takes SERVICE=NAME:ARGUMENT, such as updates=directory:/srv/updates, not {value}"
+            )
+        if service in self.file_stores:
+            raise usage.UsageError(f"--file-store is given twice for service {service}")
+        self.file_stores[service] = name, argument
+
     def parseOptions(self, options: Sequence[str] | None = None) -> None:  # noqa: N802
         """Accept ``--components_config`` for ``--components-config``."""
         super().parseOptions(None if options is None else [self._with_dashes(text) for text in options])  # type: ignore[no-untyped-call]
@@ -99,6 +117,22 @@ def settings_of(options: Options) -> ServerSettings:
     )
 
 
+def file_stores_of(options: Options, reactor: Any) -> dict[str, IFileStore]:
+    """The stores of files that the options name, by service.  Raises ConfigError."""
+    if not options.file_stores:
+        return {}
+    known: dict[str, IFileStoreFactory] = {one.name: one for one in getPlugins(IFileStoreFactory, fleetspeak.plugins)}
+    made = {}
+    for service, (name, argument) in options.file_stores.items():
+        if name not in known:
+            raise ConfigError(f"--file-store {service}: there is no {name}; there are: {', '.join(sorted(known))}")
+        try:
+            made[service] = known[name].make(argument, reactor)
+        except ConfigError as error:
+            raise ConfigError(f"--file-store {service}: {error}") from None
+    return made
+
+
 def makeService(options: Options) -> IService:  # noqa: N802
     """Build the server.  What is wrong with the configuration ends the process with one line and status 1."""
     from twisted.internet import reactor
@@ -108,6 +142,7 @@ def makeService(options: Options) -> IService:  # noqa: N802
         # Before the files are read: it makes known the types of the plug-ins' configurations.
         factories = list(getPlugins(IServerServiceFactory, fleetspeak.plugins))
         settings = replace(settings_of(options), broadcast_rate=options["broadcast-rate"])
-        return make_server(settings, factories, reactor, Notifier.from_environment())
+        files = file_stores_of(options, reactor)
+        return make_server(settings, factories, reactor, Notifier.from_environment(), files)
     except ConfigError as error:
         raise SystemExit(f"fleetspeak-server: {error}") from None

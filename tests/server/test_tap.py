@@ -13,7 +13,7 @@ from zope.interface.verify import verifyObject
 
 import fleetspeak.plugins
 from fleetspeak.errors import ConfigError
-from fleetspeak.interfaces import IServerServiceFactory
+from fleetspeak.interfaces import IFileStore, IServerServiceFactory
 from fleetspeak.server import tap
 
 COMPONENTS = """
@@ -57,6 +57,22 @@ class OptionsTests(SynchronousTestCase):
             self.assertIn(name, str(error))
         self.assertRaises(UsageError, self.parse, "--unknown=a")
         self.assertRaises(UsageError, self.parse, "leftover")
+
+    def test_stores_of_files(self) -> None:
+        options = self.parse("--file-store", "a=directory:/x=y:z", "--file_store=b=other:")
+        self.assertEqual(options.file_stores, {"a": ("directory", "/x=y:z"), "b": ("other", "")})
+        for wrong in ("a", "a=directory", "=directory:/x"):
+            self.assertRaises(UsageError, self.parse, "--file-store", wrong)
+        self.assertRaises(UsageError, self.parse, "--file-store=a=directory:/", "--file-store=a=directory:/")
+        self.assertIn("--file-store", str(options))
+
+    def test_stores_of_files_are_made(self) -> None:
+        found = tap.file_stores_of(self.parse("--file-store=a=directory:/"), object())
+        verifyObject(IFileStore, found["a"])
+        for store, said in (("directory:/no/such/folder", "does not exist"), ("cupboard:/", "there is no cupboard")):
+            error = self.assertRaises(ConfigError, tap.file_stores_of, self.parse(f"--file-store=a={store}"), object())
+            self.assertIn(said, str(error))
+            self.assertIn("--file-store a", str(error))
 
     def test_help_is_the_reference(self) -> None:
         text = str(tap.Options())

@@ -13,9 +13,9 @@ from twisted.python.failure import Failure
 
 from fleetspeak.core.authorization import Claimed
 from fleetspeak.errors import FleetspeakError, NotFound, NotReady, ProtocolError
-from fleetspeak.interfaces import IAuthorizer
+from fleetspeak.interfaces import IAuthorizer, IOpenFile
 from fleetspeak.server.contact.identify import Identity
-from fleetspeak.server.files import StoredFiles
+from fleetspeak.server.files import Files
 from fleetspeak.server.https.refusals import Refusals
 from fleetspeak.server.https.running import Running
 from fleetspeak.server.https.streamrequest import REQUEST_LIMIT, StreamedRequest, show_address
@@ -43,7 +43,7 @@ class FileServer:
 
     def __init__(
         self,
-        files: StoredFiles,
+        files: Files,
         running: Running,
         clock: IReactorTime,
         authorizer: IAuthorizer | None,
@@ -151,23 +151,32 @@ class Download:
     async def _serve(self) -> None:
         request = self._request
         asked = self._asked()
-        stat = await self._server.files.stat(self._service, self._name)
-        answer = fileanswer.answer(asked, *stat)
-        if not answer.length or request.method == b"HEAD":
-            self._begin(answer)
-            request.finish_reply()
-            return
-        content = await self._server.files.read(self._service, self._name, stat.modified_ns)
-        if content.stat != stat:  # it was replaced meanwhile
-            answer = fileanswer.answer(asked, *content.stat)
+        file = await self._server.files.open(self._service, self._name)
+        try:
+            answer = fileanswer.answer(asked, *file.stat)
+            if answer.length and request.method != b"HEAD":
+                await self._send(file, asked, answer)
+            else:
+                self._begin(answer)
+        finally:
+            file.close()
+        request.finish_reply()
+
+    async def _send(self, file: IOpenFile, asked: fileanswer.Asked, answer: fileanswer.Answer) -> None:
+        # The first piece tells whether it is still the file that was looked at.
+        stat, piece = file.stat, await file.read(answer.first, min(PIECE, answer.length))
+        if file.stat != stat:
+            answer = fileanswer.answer(asked, *file.stat)
+            piece = await file.read(answer.first, min(PIECE, answer.length))
         self._begin(answer)
+        self._request.send(piece)
         end = answer.first + answer.length
-        for start in range(answer.first, end, PIECE):
+        for start in range(answer.first + PIECE, end, PIECE):
+            piece = await file.read(start, min(PIECE, end - start))
             if self._is_paused:
                 self._resumed = Deferred()
                 await self._resumed
-            request.send(content.file.data[start : min(start + PIECE, end)])
-        request.finish_reply()
+            self._request.send(piece)
 
     def _asked(self) -> fileanswer.Asked:
         header = self._request.header

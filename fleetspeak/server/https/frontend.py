@@ -24,7 +24,7 @@ from fleetspeak.errors import ConfigError
 from fleetspeak.interfaces import IAuthorizer
 from fleetspeak.security.tls import server_options
 from fleetspeak.server.contact.handler import ContactHandler
-from fleetspeak.server.files import StoredFiles
+from fleetspeak.server.files import Files
 from fleetspeak.server.https.context import Context, StreamTimes
 from fleetspeak.server.https.files import FileServer
 from fleetspeak.server.https.refusals import Refusals
@@ -77,7 +77,7 @@ class HttpsFrontend:
         settings: ServerSettings,
         reactor: Any,
         *,
-        files: StoredFiles | None = None,
+        files: Files | None = None,
         times: StreamTimes | None = None,
         uniform: Callable[[], float] = random.random,
     ) -> None:

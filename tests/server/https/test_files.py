@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from twisted.internet.defer import Deferred
+from pathlib import Path
+
+from twisted.internet.defer import Deferred, execute
 from twisted.trial.unittest import SynchronousTestCase
 
 from fleetspeak.errors import ProtocolError, StoreError
-from fleetspeak.interfaces import IAuthorizer
+from fleetspeak.interfaces import IAuthorizer, IFileStore
 from fleetspeak.records import FileStat
 from fleetspeak.server.authorizers import RequiredLabel
 from fleetspeak.server.contact.identify import Identity
-from fleetspeak.server.files import StoredFiles
+from fleetspeak.server.directoryfiles import DirectoryFiles
+from fleetspeak.server.files import Files, StoredFiles
 from fleetspeak.server.https.files import PIECE, FileServer
 from fleetspeak.server.https.site import identity_of
 from fleetspeak.server.https.streamrequest import REQUEST_LIMIT, StreamedRequest
@@ -30,8 +33,13 @@ class FilesCase(SynchronousTestCase):
         self.store = self.server.world.store
         self.store.store_file("FRR", "data.json", CONTENT)
         context = self.server.context
-        files = FileServer(StoredFiles(self.store), context.running, self.server.clock, self.authorizer, self.identify)
+        self.files = Files(StoredFiles(self.store), self.stores())
+        files = FileServer(self.files, context.running, self.server.clock, self.authorizer, self.identify)
         self.server.site._files = files
+
+    def stores(self) -> dict[str, IFileStore]:
+        """For services that have their own."""
+        return {}
 
     def identify(self, request: StreamedRequest) -> Identity:
         return identity_of(request)
@@ -251,3 +259,38 @@ class AuthorizationTests(FilesCase):
         self.assert_unauthorized(self.get())
         self.assert_unauthorized(self.get(X_Fleetspeak_Labels="windows"))
         self.assertEqual(self.get(X_Fleetspeak_Labels="linux").status, 200)
+
+
+class OwnStoreTests(FilesCase):
+    """A service whose files are in a folder."""
+
+    def stores(self) -> dict[str, IFileStore]:
+        self.root = Path(self.mktemp())
+        self.root.mkdir()
+        (self.root / "data.json").write_bytes(CONTENT[:200_000])
+        return {"own": DirectoryFiles(self.root, execute, max_open=1)}
+
+    def test_its_files(self) -> None:
+        for _ in range(2):  # it was closed
+            response = self.get("/files/own/data.json")
+            self.assertEqual((response.status, response.body, response.complete), (200, CONTENT[:200_000], True))
+        self.assertEqual(self.get().body, CONTENT)
+        self.assertEqual(self.get("/files/own/%252E%252E%252Fsecret").status, 404)
+        part = self.get("/files/own/data.json", Range="bytes=199990-")
+        self.assertEqual((part.status, part.body), (206, CONTENT[199_990:200_000]))
+
+    def test_a_file_that_changes_while_it_is_sent(self) -> None:
+        """The peer sees that the rest is missing."""
+        connection = self.server.connect()
+        plain = connection.transport.write
+
+        def write(data: bytes) -> None:
+            plain(data)
+            (self.root / "data.json").write_bytes(b"other")
+
+        connection.transport.write = write  # type: ignore[method-assign]
+        connection.post("/files/own/data.json", method="GET")
+        self.assertFalse(connection.response().complete)
+        self.assertTrue(connection.channel._closing)
+        connection.lose()
+        self.assertEqual(self.get("/files/own/data.json").body, b"other")

@@ -29,7 +29,7 @@ from fleetspeak.pb import common
 from fleetspeak.security import certificates, keys
 from fleetspeak.security.tls import ClientTlsPolicy
 from fleetspeak.server.contact.identify import Identity
-from fleetspeak.server.files import StoredFiles
+from fleetspeak.server.files import Files, StoredFiles
 from fleetspeak.server.https.frontend import HttpsFrontend
 from fleetspeak.wire import streamframes
 from tests.server.contact.world import Gatekeeper, World, for_client, from_client, id_of, wrapped
@@ -113,7 +113,7 @@ class FrontendTests(TestCase):
         await self.open(self.settings)
 
     async def open(self, settings: ServerSettings) -> None:
-        files = StoredFiles(self.world.store)
+        files = Files(StoredFiles(self.world.store))
         self.frontend = HttpsFrontend(self.world.contacts, self.gatekeeper, settings, reactor, files=files)
         self.port: int = (await self.frontend.open()).port  # type: ignore[attr-defined]
         self.addCleanup(self.close, self.frontend)
