@@ -164,10 +164,13 @@ class BroadcastManager:
     def _reserve(self, entry: Entry, client_id: ClientId) -> bool:
         if entry.reserve():
             return True
-        if len(self._short) < REMEMBERED:
-            self._short.add(client_id)
+        self._note_short(client_id)
         self._refill_soon()
         return False
+
+    def _note_short(self, client_id: ClientId) -> None:
+        if len(self._short) < REMEMBERED:
+            self._short.add(client_id)
 
     def _refill_soon(self) -> None:
         if self._refill is None and self._going:
@@ -211,7 +214,7 @@ class BroadcastManager:
     def _explain(self, entry: Entry, client_id: ClientId, outcome: StoreError | None) -> None:
         if isinstance(outcome, NotSent):
             entry.is_void = True
-            self._short.add(client_id)
+            self._note_short(client_id)
             self.refresh_soon()
         elif outcome is not None and not isinstance(outcome, AlreadyExists):  # else another connection had it
             log.warn(

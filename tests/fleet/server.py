@@ -56,10 +56,15 @@ class SmallServer:
         trusted = (self.folder / "fleetspeak-ca.pem").read_text()
         return Connection(("localhost", self.https_port), trusted, identity)
 
+    @property
+    def admin_address(self) -> str:
+        """Of its admin interface."""
+        return f"127.0.0.1:{self._admin_port}"
+
     def admin_channel(self) -> grpc.Channel:
         """A channel to its admin interface that is quick to find it again after a restart."""
         options = [("grpc.initial_reconnect_backoff_ms", 50), ("grpc.max_reconnect_backoff_ms", 200)]
-        return grpc.insecure_channel(f"127.0.0.1:{self._admin_port}", options=options)
+        return grpc.insecure_channel(self.admin_address, options=options)
 
     def admin(self) -> rpc.admin.AdminStub:
         return rpc.admin.AdminStub(self.admin_channel())
