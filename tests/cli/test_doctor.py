@@ -8,6 +8,7 @@ import unittest
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from fleetspeak.pb import admin, system
 from tests.fleet.server import SmallServer
 from tests.programs import Program
 
@@ -49,6 +50,18 @@ class DoctorTests(unittest.TestCase):
         self.assertEqual(self.server.query("SELECT COUNT(*) FROM client_contacts"), contacts)
         self.assertEqual((self.folder / "client" / "state").stat().st_ino, state.st_ino)
         self.assertEqual(client.terminate(), 0)
+
+    def test_a_server_with_a_list_of_revoked_certificates(self) -> None:
+        (self.folder / "client").mkdir()
+        listed = system.RevokedCertificateList(serials=[b"\x07"])
+        request = admin.StoreFileRequest(
+            service_name="system", file_name="RevokedCertificates", data=listed.SerializeToString()
+        )
+        self.server.admin().StoreFile(request, timeout=10)
+        status, output = self.doctor(*self.options)
+        self.assertEqual(status, 0, output)
+        self.assertIn("list of revoked certificates", output)
+        self.assertNotIn("no list", output)
 
     def test_a_client_that_was_never_started_is_not_enrolled(self) -> None:
         (self.folder / "client").mkdir()
