@@ -25,6 +25,7 @@ def main(words: Sequence[str]) -> int:
         deployment_key_files=chosen.deployment_key_file,
         dialer=chosen.dialer,
         insecure=chosen.insecure_config,
+        contact=chosen.contact,
     )
     status = 1
 
@@ -45,7 +46,7 @@ def _read(words: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="fleetspeak doctor",
         description="Checks a client's configuration, services and state, and the way to each of its servers step by "
-        "step. The client may run meanwhile; it is not disturbed.",
+        "step. The client may run meanwhile; it is not disturbed without --contact.",
         epilog="Exit status: 0 if all checks hold, 1 if not, 2 if the command line cannot be read.",
     )
     which = parser.add_argument_group("which client", "either its configuration file, or the options it runs with")
@@ -56,6 +57,11 @@ def _read(words: Sequence[str]) -> argparse.Namespace:
     which.add_argument("--deployment-key-file", type=Path, action="append", default=[], metavar="FILE")
     which.add_argument("--dialer", default="", metavar="NAME", help="if it runs with one")
     which.add_argument("--insecure-config", action="store_true", help="if it runs with that")
+    parser.add_argument(
+        "--contact",
+        action="store_true",
+        help="make contact with each server even if the client runs; it may then get messages late for some minutes",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON, for programs")
     chosen = parser.parse_args(words)
     small = chosen.trusted_cert_file is not None or bool(chosen.server)

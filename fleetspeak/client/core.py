@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -12,6 +12,7 @@ from fleetspeak.client.flow import Flow
 from fleetspeak.client.identity import KeyedIdentity
 from fleetspeak.client.outbox import ClientOutbox
 from fleetspeak.client.router import Router
+from fleetspeak.client.signers import signatures
 from fleetspeak.client.state import StateKeeper
 from fleetspeak.client.stats import Stats
 from fleetspeak.client.watchdog import Watchdog
@@ -77,7 +78,7 @@ class ClientLink:
             sequencing_nonce=self._state.nonce, messages=messages, AllowedMessages=self._flow.tokens(first=first)
         )
         contact.client_clock.FromNanoseconds(self._now_ns())
-        wrapped = wire_contact.wrap_signed(contact, self._labels, self._signatures)
+        wrapped = wire_contact.wrap_signed(contact, self._labels, lambda data: signatures(self._signers, data))
         self._stats.contact_created(wrapped, None)
         return wrapped.SerializeToString()
 
@@ -123,13 +124,6 @@ class ClientLink:
             server, when = self._last_contact
             contact = f"contact with {server} at {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(when / 1e9))}"
         return f"{contact}; {self._outbox.unconfirmed} messages not confirmed"
-
-    def _signatures(self, contact_data: bytes) -> Iterator[common.Signature]:
-        for signer in self._signers:
-            try:
-                yield signer.sign(contact_data)
-            except Exception:
-                self._log.failure("the signer {signer!r} failed; the contact goes without", signer=signer.name)
 
     def give_up(self, reason: str, exit_code: int) -> None:
         """See `Link`."""

@@ -73,7 +73,7 @@ class OurClientWithUpstreamServer(Conversation):
         doctor = Program("doctor", [our_program("fleetspeak"), "doctor", "--client", client.configuration])
         self.assertEqual(doctor.wait(), 0, "\n".join(doctor.lines))
         self.assertTrue(doctor.lines_matching(f"ok +state .*client {client.client_id.hex()}"))
-        self.assertTrue(doctor.lines_matching("ok +contact .*no list of revoked certificates"))
+        self.assertTrue(doctor.lines_matching("ok +request .*no list of revoked certificates"))
         self.assertTrue(doctor.lines_matching("ok +clock"))
         client.stop()
 

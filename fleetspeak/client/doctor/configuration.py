@@ -48,6 +48,8 @@ class Patient:
     dialer: str = ""
     insecure: bool = False
     """It runs with ``--insecure-config``."""
+    contact: bool = False
+    """Make contact even if it may be running."""
 
     def options(self) -> Options:
         """As the client gets them."""

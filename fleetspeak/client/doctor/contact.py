@@ -1,96 +1,105 @@
-"""A real request as the client, and what its answer says of the clocks.
+"""A real contact: an empty poll as the client, which grants no tokens, so that the server sends it nothing to do.
 
-It is the one that a client makes every hour: for the list of revoked certificates.  Unlike a poll it leaves no contact
-behind, takes no messages from anybody, and gives no new nonce, so a client that runs meanwhile is not disturbed; and
-one that was never started is not enrolled.
+The server records it.  Beside a client that runs it would do harm: the server would believe that the client polls, and
+a Go server would tell it of new messages late.  So it is made only if the client does not run, or if asked for.
 """
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, cast
 
+import psutil
 from twisted.internet.defer import Deferred
-from twisted.web.iweb import IResponse
+from twisted.plugin import getPlugins
 
-from fleetspeak.client.comms.bodies import read_body
-from fleetspeak.client.comms.http import MAX_REFUSAL, Transport, reason_of
+import fleetspeak.plugins
+from fleetspeak.client.addressing import SYSTEM
+from fleetspeak.client.comms.bodies import WholeBody, read_body
+from fleetspeak.client.comms.http import MAX_REFUSAL, SUCCESS, Transport, reason_of
 from fleetspeak.client.comms.servers import Server
-from fleetspeak.client.doctor.findings import Finding, failed, ok, skipped
+from fleetspeak.client.doctor.findings import Finding, failed, ok, skipped, warning
 from fleetspeak.client.doctor.identity import Known
 from fleetspeak.client.link import Link
-from fleetspeak.client.revocation import FILE, MAX_LIST
+from fleetspeak.client.persistence.filesystem import LOCK_SUFFIX
+from fleetspeak.client.signers import signatures
 from fleetspeak.config.client import ClientSettings
-from fleetspeak.wire import filerequest
+from fleetspeak.errors import ProtocolError
+from fleetspeak.interfaces import IContactSigner
+from fleetspeak.pb import common
+from fleetspeak.wire import contact as wire_contact
+from fleetspeak.wire.streamframes import MAX_SERVER_RECORD
 
-LIMIT = 30.0
-"""Seconds for request and answer."""
-
-MAX_SKEW = 300
-"""Seconds that the clocks may differ; more makes certificates invalid and times in reports useless."""
+LIMIT = 60.0
+"""Seconds for the poll and its answer."""
 
 _CHECK = "contact"
+_LOCKS = Path("/proc/locks")
 
 
 async def examine_contact(
-    server: Server, settings: ClientSettings, known: Known, reactor: Any, now: float
-) -> list[Finding]:
-    """Make the request."""
-    transport = Transport(cast(Link, known), settings, reactor)
-    path = filerequest.path("system", FILE)
-    labels = [("X-Fleetspeak-Labels", label) for label in settings.labels]
-    asking: Deferred[tuple[IResponse, bytes]] = Deferred.fromCoroutine(_ask(transport, server, path, labels))
-    asking.addTimeout(LIMIT, reactor, _timed_out)
+    server: Server, settings: ClientSettings, known: Known, reactor: Any, now: float, *, wanted: bool
+) -> Finding:
+    """Make contact, if that can do no harm or is `wanted` all the same."""
+    if known.is_temporary:
+        return skipped(_CHECK, "there is no identity yet, and one made for this would be enrolled", str(server))
+    if not wanted and not is_stopped(settings.state_file):
+        found = "the client may be running, and would be disturbed; its log tells of its own. To make one: --contact"
+        return skipped(_CHECK, found, str(server))
+    transport = Transport(cast(Link, known), uncompressed(settings), reactor)
+    polling: Deferred[common.ContactData] = Deferred.fromCoroutine(
+        _poll(transport, server, _contact(settings, known, now))
+    )
+    polling.addTimeout(LIMIT, reactor)
     try:
-        response, body = await asking
+        answer = await polling
     except Exception as error:
-        return [failed(_CHECK, f"no answer: {reason_of(error)}", "see the server's log", str(server))]
+        step = "see the server's log: it may not admit this client (required_label, authorizer), or be unable to store"
+        return failed(_CHECK, f"no contact: {reason_of(error)}", step, str(server))
     finally:
         await transport.close()
-    return [_judged(response.code, body, known, str(server)), _clock(response, now, str(server))]
+    if any(message.message_type == "RekeyRequest" for message in answer.messages):
+        found = "the server has blacklisted this client, and demands a new key of it"
+        return warning(_CHECK, found, "start the client: it will rekey, and come back under another id", str(server))
+    return ok(_CHECK, "the server takes contact data of this client", str(server))
 
 
-async def _ask(
-    transport: Transport, server: Server, path: str, labels: list[tuple[str, str]]
-) -> tuple[IResponse, bytes]:
-    response = await transport.get(server, path, labels)
-    return response, await read_body(response, MAX_LIST)
+def is_stopped(state_file: Path | None) -> bool:
+    """Does certainly no client run on this state?  Only for one of ours, whose lock file is there.  Locks nothing."""
+    if state_file is None:
+        return False
+    lock = state_file.with_name(state_file.name + LOCK_SUFFIX)
+    try:
+        inode = os.stat(lock).st_ino
+        held = any(line.split()[5].endswith(f":{inode}") for line in _LOCKS.read_text().splitlines())
+        holder = lock.read_bytes()[:20].strip()
+    except (OSError, IndexError):
+        return False
+    # The second, because not every file system shows its locks there.
+    return not held and not (holder.isdigit() and psutil.pid_exists(int(holder)))
 
 
-def _timed_out(result: object, seconds: float) -> None:
-    raise TimeoutError(f"the server took the request, and did not answer within {seconds:.0f} s; see whether it hangs")
+def uncompressed(settings: ClientSettings) -> ClientSettings:
+    """The same without compression: polls that are compressed are more than a Go server can read."""
+    communicator = type(settings.communicator)()
+    communicator.CopyFrom(settings.communicator)
+    communicator.compression = common.COMPRESSION_NONE
+    return replace(settings, communicator=communicator)
 
 
-def _judged(status: int, body: bytes, known: Known, server: str) -> Finding:
-    said = f"{status} {body[:MAX_REFUSAL].decode('utf-8', 'replace').strip()}" if status != 200 else "200"
-    if status in (200, 304) or (status == 404 and body.strip() == b"file not found"):
-        by = "one without an identity (none was made, and nobody enrolled)" if known.is_temporary else "this client"
-        what = "its list of revoked certificates" if status == 200 else "that it has no list of revoked certificates"
-        return ok(_CHECK, f"the server answers {by}: {what}", server)
-    if status in (401, 403):
-        step = "the server's authorization refuses this client: see its log, required_label, and the client's labels"
-    elif status == 503:
-        step = "the server is not ready or refuses this client: see its log"
-    elif status == 404:
-        step = "this is a web server, but no Fleetspeak server: check host and port"
-    else:
-        step = "see the log of the server, and of what is in front of it"
-    return failed(_CHECK, f"the server said {said}", step, server)
+def _contact(settings: ClientSettings, known: Known, now: float) -> bytes:
+    contact = common.ContactData(sequencing_nonce=known.nonce, AllowedMessages={SYSTEM: 0})
+    contact.client_clock.FromNanoseconds(int(now * 1e9))
+    signers = list(getPlugins(IContactSigner, fleetspeak.plugins))
+    wrapped = wire_contact.wrap_signed(contact, settings.labels, lambda data: signatures(signers, data))
+    return wrapped.SerializeToString()
 
 
-def _clock(response: IResponse, now: float, server: str) -> Finding:
-    values = response.headers.getRawHeaders("Date") or []
-    there = filerequest.parse_date(values[0]) if values else None
-    if there is None:
-        return skipped("clock", "the server's answer has no date", server)
-    skew = round(now - there)
-    if abs(skew) > MAX_SKEW:
-        found = f"this machine's clock is {_duration(abs(skew))} {'ahead of' if skew > 0 else 'behind'} the server's"
-        return failed("clock", found, "set the clocks by NTP, here or there", server)
-    return ok("clock", f"within {max(abs(skew), 1)} s of the server's", server)
-
-
-def _duration(seconds: int) -> str:
-    for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds // size} {unit}"
-    return f"{seconds} seconds"
+async def _poll(transport: Transport, server: Server, body: bytes) -> common.ContactData:
+    response = await transport.post(server, "/message", WholeBody(body))
+    answer = await read_body(response, MAX_SERVER_RECORD)
+    if response.code != SUCCESS:
+        raise ProtocolError(f"status {response.code}: {answer[:MAX_REFUSAL].decode('utf-8', 'replace').strip()}")
+    return wire_contact.parse(answer)

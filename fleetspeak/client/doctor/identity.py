@@ -24,6 +24,8 @@ class Known:
 
     identity: KeyedIdentity
     revoked: frozenset[int] = frozenset()
+    nonce: int = 0
+    """What the server said at the last contact."""
     is_temporary: bool = False
     """The client has no identity yet; this one is made for the examination and thrown away."""
 
@@ -59,7 +61,8 @@ def examine_state(settings: ClientSettings, now: float) -> tuple[list[Finding], 
         step = "put a good copy in its place; without one, move it away: the client then gets a new identity"
         return [*findings, failed("state", found, step)], nobody
     findings.append(ok("state", f"{path}: client {show(identity.client_id)}"))
-    return findings, Known(identity, _numbers([*settings.revoked_serials, *state.revoked_cert_serials]))
+    revoked = _numbers([*settings.revoked_serials, *state.revoked_cert_serials])
+    return findings, Known(identity, revoked, state.sequencing_nonce)
 
 
 def _numbers(serials: Iterable[bytes]) -> frozenset[int]:

@@ -34,6 +34,9 @@ from fleetspeak.pb import client
 from fleetspeak.security import keys
 from fleetspeak.security.files import sync_directory
 
+LOCK_SUFFIX = ".lock"
+"""What the name of the lock file has behind that of the state file."""
+
 MAX_STATE = 16 * 1024 * 1024
 """Bytes in a state file that we are willing to read; a real one has a few hundred."""
 
@@ -53,7 +56,7 @@ class FilePersistence:
         self._path = path
         self._trust = trust or Trust()
         self._backup = _beside(path, ".bak")
-        self._lock = StateLock(_beside(path, ".lock"))
+        self._lock = StateLock(_beside(path, LOCK_SUFFIX))
         self._now = now
         self._backed_up: client.ClientState | None = None
 

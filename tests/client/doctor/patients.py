@@ -65,6 +65,7 @@ class _Answering(Protocol):
     def __init__(self, factory: Answering) -> None:
         self._factory = factory
         self._head = b""
+        self._answered = False
 
     def connectionMade(self) -> None:
         self._factory.changed(1)
@@ -73,8 +74,11 @@ class _Answering(Protocol):
         self._factory.changed(-1)
 
     def dataReceived(self, data: bytes) -> None:
+        if self._answered:
+            return
         self._head += data
-        if self._head.endswith(b"\r\n\r\n"):
+        if b"\r\n\r\n" in self._head:
+            self._answered = True
             self._factory.requests.append(self._head)
             transport: Any = self.transport
             self._factory.client_ids.append(transport.getPeerCertificate().to_cryptography().subject.rfc4514_string())

@@ -10,7 +10,7 @@ from twisted.internet.protocol import Factory, Protocol
 from zope.interface import implementer
 
 from fleetspeak.client.comms import http
-from fleetspeak.client.doctor import configuration, contact, path, tls
+from fleetspeak.client.doctor import configuration, path, request, tls
 from fleetspeak.client.doctor.findings import Status
 from fleetspeak.ids import show
 from fleetspeak.interfaces import IDialer
@@ -34,9 +34,9 @@ class GoodTests(DoctorTestCase):
     async def test_the_one_request_is_for_the_list_of_revoked_certificates_as_this_client(self) -> None:
         server = Answering()
         await self.examine(self.listen(server), client_label='"lab"')
-        [request] = server.requests
-        self.assertTrue(request.startswith(b"GET /files/system/RevokedCertificates HTTP/1.1\r\n"))
-        self.assertIn(b"X-Fleetspeak-Labels: lab\r\n", request)
+        [asked] = server.requests
+        self.assertTrue(asked.startswith(b"GET /files/system/RevokedCertificates HTTP/1.1\r\n"))
+        self.assertIn(b"X-Fleetspeak-Labels: lab\r\n", asked)
         self.assertEqual(server.client_ids, [f"O={show(self.identity.client_id)}"])
 
     async def test_without_a_state_nobody_is_enrolled_and_nothing_is_written(self) -> None:
@@ -45,13 +45,13 @@ class GoodTests(DoctorTestCase):
         report = await self.examine(self.listen())
         self.assertTrue(report.holds)
         self.assertIs(self.found(report, "state").status, Status.WARNING)
-        self.assertIn("nobody enrolled", self.found(report, "contact").found)
+        self.assertIn("nobody enrolled", self.found(report, "request").found)
         self.assertEqual([path for path in sorted(self.folder.iterdir()) if path.name != "client.config"], before)
 
     async def test_each_server_by_itself(self) -> None:
         report = await self.examine(self.listening.dead_end(), self.listen())
         self.assertEqual(self.only_failure(report)[0], "tcp")
-        self.assertIs(self.found(report, "contact").status, Status.OK)
+        self.assertIs(self.found(report, "request").status, Status.OK)
 
 
 class WayTests(DoctorTestCase):
@@ -202,34 +202,34 @@ class TlsTests(DoctorTestCase):
         self.assertIn("ended the connection", step)
 
 
-class ContactTests(DoctorTestCase):
-    async def examine_contact(self, server: Answering) -> tuple[str, str]:
+class RequestTests(DoctorTestCase):
+    async def examine_request(self, server: Answering) -> tuple[str, str]:
         check, found, step = self.only_failure(await self.examine(self.listen(server)))
-        self.assertEqual(check, "contact")
+        self.assertEqual(check, "request")
         return found, step
 
     async def test_a_list_of_revoked_certificates(self) -> None:
         report = await self.examine(self.listen(Answering("200 OK", b"")))
-        self.assertIn("its list of revoked certificates", self.found(report, "contact").found)
+        self.assertIn("its list of revoked certificates", self.found(report, "request").found)
 
     async def test_a_refusal(self) -> None:
-        found, step = await self.examine_contact(Answering("401 Unauthorized", b"unauthorized\n"))
+        found, step = await self.examine_request(Answering("401 Unauthorized", b"unauthorized\n"))
         self.assertIn("401 unauthorized", found)
         self.assertIn("labels", step)
 
     async def test_a_server_that_is_not_ready(self) -> None:
-        _, step = await self.examine_contact(Answering("503 Service Unavailable", b"not authorized\n"))
+        _, step = await self.examine_request(Answering("503 Service Unavailable", b"not authorized\n"))
         self.assertIn("not ready or refuses", step)
 
     async def test_a_web_server_that_is_no_fleetspeak_server(self) -> None:
-        _, step = await self.examine_contact(Answering("404 Not Found", b"<html>nginx</html>"))
+        _, step = await self.examine_request(Answering("404 Not Found", b"<html>nginx</html>"))
         self.assertIn("no Fleetspeak server", step)
 
     async def test_a_server_that_takes_the_request_and_hangs(self) -> None:
-        self.patch(contact, "LIMIT", 0.3)
+        self.patch(request, "LIMIT", 0.3)
         server = Answering()
         server.answer = None
-        found, _ = await self.examine_contact(server)
+        found, _ = await self.examine_request(server)
         self.assertIn("did not answer within", found)
 
     async def test_clocks_that_differ(self) -> None:
