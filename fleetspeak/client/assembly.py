@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -160,11 +160,6 @@ def build_client(
     labels = Labels(settings.labels)
     state = StateKeeper(persistence or persistence_for(settings), reactor, in_thread, told, settings.revoked_serials)
 
-    clones = None
-    if settings.state_file is not None and settings.clone_check:
-        clones = CloneCheck(settings.state_file, labels, in_thread, settings.trust)
-        state.on_rekey(clones.rekeyed)
-
     def client_id() -> ClientId:
         return state.identity.client_id
 
@@ -190,12 +185,6 @@ def build_client(
     files = Files(labels, told, reactor, in_thread, POLLING_LIMIT)
     mark: dict[str, str] = {}
     at_the_end(LIVING.kill_all)
-
-    async def reap() -> None:
-        # Not before the start, when the lock on the state says that no other client has children with this mark.
-        if settings.state_file is not None:
-            mark.update(mark_of(settings.state_file))
-            await in_thread(reap_and_tell, mark)
 
     def make_context(service_name: str, service_names: Callable[[], list[str]], /) -> IClientServiceContext:
         return ServiceContext(
@@ -224,19 +213,6 @@ def build_client(
     system = SystemService(state, manager, flow, reports, labels, ending)
     router.add(SYSTEM, system)
 
-    def make_communicator(settings: ClientSettings) -> ICommunicator:
-        made: ICommunicator = (communicator or communicator_factory(settings)).make(link, settings, reactor)
-        link.streaming = settings.streaming
-        files.request_limit = STREAMING_LIMIT if settings.streaming else POLLING_LIMIT
-        return made
-
-    made_ns = time.time_ns()
-
-    def make_monitor() -> UsageMonitor:
-        # Not before the start: twistd forks between the two.
-        subject = Subject(SYSTEM, os.getpid(), started_ns=made_ns)
-        return UsageMonitor(subject, SamplingRules(), reports.usage, reactor, observe or ObserveInThread(reactor))
-
     return ClientService(
         state=state,
         outbox=outbox,
@@ -244,15 +220,15 @@ def build_client(
         reports=reports,
         manager=manager,
         system=system,
-        reap=reap,
+        reap=_reaper(settings, mark, in_thread),
         files=files,
         revocation=RevocationUpdates(files, state, reactor),
         labels=labels,
-        clones=clones,
+        clones=_clone_check(settings, labels, in_thread, state),
         settings=settings,
         load_services=_services_of,
-        make_communicator=make_communicator,
-        make_monitor=make_monitor,
+        make_communicator=_communicator_maker(communicator, link, files, reactor),
+        make_monitor=_monitor_maker(reports, reactor, observe),
         ending=ending,
         clock=reactor,
         watchdog=watchdog,
@@ -262,6 +238,51 @@ def build_client(
         in_thread=in_thread,
         take_hangup=take_hangup,
     )
+
+
+def _clone_check(
+    settings: ClientSettings, labels: Labels, in_thread: InThread, state: StateKeeper
+) -> CloneCheck | None:
+    if settings.state_file is None or not settings.clone_check:
+        return None
+    clones = CloneCheck(settings.state_file, labels, in_thread, settings.trust)
+    state.on_rekey(clones.rekeyed)
+    return clones
+
+
+def _reaper(settings: ClientSettings, mark: dict[str, str], in_thread: InThread) -> Callable[[], Awaitable[None]]:
+    """What ends the children that an earlier client left, and from then on marks ours in `mark`."""
+
+    async def reap() -> None:
+        # Not before the start, when the lock on the state says that no other client has children with this mark.
+        if settings.state_file is not None:
+            mark.update(mark_of(settings.state_file))
+            await in_thread(reap_and_tell, mark)
+
+    return reap
+
+
+def _communicator_maker(
+    communicator: ICommunicatorFactory | None, link: ClientLink, files: Files, reactor: Any
+) -> Callable[[ClientSettings], ICommunicator]:
+    def make_communicator(settings: ClientSettings) -> ICommunicator:
+        made: ICommunicator = (communicator or communicator_factory(settings)).make(link, settings, reactor)
+        link.streaming = settings.streaming
+        files.request_limit = STREAMING_LIMIT if settings.streaming else POLLING_LIMIT
+        return made
+
+    return make_communicator
+
+
+def _monitor_maker(reports: Reports, reactor: Any, observe: Observe | None) -> Callable[[], UsageMonitor]:
+    made_ns = time.time_ns()
+
+    def make_monitor() -> UsageMonitor:
+        # Not before the start: twistd forks between the two.
+        subject = Subject(SYSTEM, os.getpid(), started_ns=made_ns)
+        return UsageMonitor(subject, SamplingRules(), reports.usage, reactor, observe or ObserveInThread(reactor))
+
+    return make_monitor
 
 
 def _services_of(settings: ClientSettings) -> Loaded:
