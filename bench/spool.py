@@ -5,7 +5,7 @@
 WHAT: outbox-1 outbox-10 outbox-64 (so many senders in the client, each with one message of 1 KiB on its way),
 memory-64 (the same without a spool), offline-64 (no server: everything stays on the disk), daemon-1 daemon-64 (a real
 process with so many threads that call Send), daemon-memory-1 (the same without a spool).  CPU is the client's alone,
-threads and all; each figure is the median of the runs.  `--folder` says on which disk.
+threads and all; each figure is the median of the runs, with their min and max.  `--folder` says on which disk.
 """
 
 from __future__ import annotations
@@ -155,8 +155,12 @@ async def main(reactor: Any, options: argparse.Namespace) -> None:
                 runs.append(await once(what, options.seconds, folder))
             finally:
                 shutil.rmtree(folder)
-        figures = {name: round(statistics.median(run[name] for run in runs), 1) for name in runs[0]}
+        figures = {name: _spread([run[name] for run in runs]) for name in runs[0]}
         print(json.dumps({"what": what, **figures, "runs": len(runs)}), flush=True)
+
+
+def _spread(values: list[float]) -> dict[str, float]:
+    return {"median": round(statistics.median(values), 1), "min": round(min(values), 1), "max": round(max(values), 1)}
 
 
 if __name__ == "__main__":
