@@ -30,6 +30,7 @@ ALLOWED: dict[str, set[str]] = {
     "fleetspeak.wire": BASE | {"fleetspeak.wire", "cryptography"},
     "fleetspeak.core": BASE | {"fleetspeak.core", "fleetspeak.wire", "cryptography"},
     "fleetspeak.interfaces": {
+        "fleetspeak.interfaces",
         "fleetspeak.ids",
         "fleetspeak.errors",
         "fleetspeak.pb",

@@ -1,0 +1,142 @@
+"""What an installation may implement for its servers, except the store."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from twisted.plugin import IPlugin
+from zope.interface import Attribute, Interface
+
+from fleetspeak.interfaces.factory import IFactory
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message as ProtobufMessage
+    from twisted.internet.defer import Deferred
+
+    from fleetspeak.core.authorization import CheckedSignature, Claimed
+    from fleetspeak.ids import ClientId
+    from fleetspeak.pb import common
+    from fleetspeak.records import ClientData
+
+
+class IServerServiceFactory(IFactory):
+    """Builds server services of one kind, for the `factory` of a `fleetspeak.server.ServiceConfig`."""
+
+    def make(config: ProtobufMessage | None, context: IServerServiceContext) -> IServerService:
+        """Build a service.
+
+        @param config: a message of `config_type`, or None if the file gave none.
+        @param context: an `IServerServiceContext`.
+        @return: an `IServerService`.
+        @raise fleetspeak.errors.ConfigError: the configuration cannot work; the server then does not start.
+        """
+
+
+class IServerService(Interface):
+    """One named endpoint on the server."""
+
+    def start() -> Awaitable[None] | None:
+        """Get ready.  @return: Awaitable or None; a failure stops the server's start."""
+
+    def stop() -> Awaitable[None] | None:
+        """Finish.  Called after the last `process` has ended.  @return: Awaitable or None."""
+
+    def process(message: common.Message) -> Awaitable[None] | None:
+        """Process one `fleetspeak.Message`; the same message may come again (at least once).
+
+        Several calls run at a time, up to the service's max_parallelism; each is cancelled after 30 s.
+
+        @return: Awaitable or None; success makes the message processed.
+        @raise fleetspeak.errors.TemporaryError: not now; the message is kept and tried again later.
+        @raise fleetspeak.errors.PermanentError: never; the text becomes its failed_reason.
+            Any other exception is logged with its traceback and counts as temporary.
+        """
+
+
+class IServerServiceContext(Interface):
+    """What a server service may use."""
+
+    service_name = Attribute("str: the name it is installed under.")
+    reactor = Attribute("The reactor; tests pass a clock.")
+
+    def send(message: common.Message) -> Awaitable[None]:
+        """Send a `fleetspeak.Message` from this service; source, id and creation time are filled in.
+
+        A connected client gets it at once.  @return: Awaitable, done when the message is stored.
+        """
+
+    def client_data(client_id: ClientId) -> Awaitable[ClientData | None]:
+        """@return: Awaitable of a `fleetspeak.records.ClientData`, or of None for an unknown client."""
+
+
+class IAuthorizer(Interface):
+    """Decides who may connect, in four stages of growing knowledge.  Each returns a bool (at once).
+
+    `address` is the peer as ``ip:port``; `claim` a `fleetspeak.core.authorization.Claimed`.
+    """
+
+    def allow_connection(address: str) -> bool:
+        """After accept; a refused connection is closed without a byte."""
+
+    def allow_contact(address: str, claim: Claimed) -> bool:
+        """The key is known: client id, size of the contact, claimed labels."""
+
+    def allow_client(address: str, claim: Claimed, client: ClientData | None) -> bool:
+        """`client` is the `fleetspeak.records.ClientData` of the store, or None for a new client."""
+
+    def validate(
+        address: str, claim: Claimed, client: ClientData | None, signatures: Sequence[CheckedSignature]
+    ) -> Mapping[str, str] | None:
+        """All extra signatures are checked.
+
+        @param signatures: a list of `fleetspeak.core.authorization.CheckedSignature`.
+        @return: a dict of str to str to attach to the messages as validation_info, or None to refuse.
+        """
+
+
+class INotifier(Interface):
+    """Tells the server that holds a client's stream that there is something for the client."""
+
+    address = Attribute("str: what other servers must know to reach this one; ``local`` without any.")
+
+    def notify(address: str, client_id: ClientId) -> Awaitable[None] | None:
+        """Best effort.  @return: Awaitable or None; never fails, only logs."""
+
+
+class IFileStoreFactory(IPlugin):
+    """Makes stores of files, for ``--file-store SERVICE=NAME:ARGUMENT``; `directory` is built in."""
+
+    name = Attribute("str: by which the option selects it.")
+    help = Attribute("str: one line for people.")
+
+    def make(argument: str, reactor: Any) -> IFileStore:
+        """@raise fleetspeak.errors.ConfigError: the argument cannot work; says what was expected."""
+
+
+class IFileStore(Interface):
+    """Where the files of one service are, in place of the `IStore`."""
+
+    def open(name: str) -> Deferred[IOpenFile]:
+        """Open a file for one request.  `name` is any text a client asks for, a hostile one too.
+
+        @return: Deferred of an `IOpenFile`; cancelling it closes what was opened.
+        @raise NotFound: there is no such file.  @raise NotReady: not now.
+        """
+
+
+class IOpenFile(Interface):
+    """A file that is being sent."""
+
+    stat = Attribute("fleetspeak.records.FileStat: its time and size; `read` may find others, and set it.")
+
+    def read(first: int, length: int) -> Awaitable[bytes]:
+        """Called one at a time, in order.
+
+        @param first: byte of the file, within `stat.size`.
+        @return: Awaitable of exactly `length` bytes of the content that `stat` tells of, or of any if `stat` changed.
+        @raise fleetspeak.errors.StoreError: it cannot be read, or is not what it was.
+        """
+
+    def close() -> None:
+        """Nobody reads it any more; also while a `read` is under way that was cancelled."""
