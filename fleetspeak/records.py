@@ -119,6 +119,26 @@ class ContactEntry(NamedTuple):
     time_ns: int
 
 
+@dataclass(frozen=True, slots=True)
+class ClientPoll:
+    """One exchange of contact data with a client, as `fleetspeak.interfaces.IServerStats` hears of it."""
+
+    type: str
+    """``POLL``; ``STREAM_START``; ``STREAM_FROM_CLIENT`` or ``STREAM_TO_CLIENT`` for a further record of a stream."""
+    status: int
+    """The HTTP status, or the one it would have if it was a request of its own."""
+    client_id: ClientId | None = None
+    """None if it is not known who it is."""
+    seconds: float = 0.0
+    """How long all of it took."""
+    read_seconds: float = 0.0
+    read_bytes: int = 0
+    write_seconds: float = 0.0
+    write_bytes: int = 0
+    cache_hit: bool = False
+    """The client was known without asking the store."""
+
+
 class FileStat(NamedTuple):
     """What there is to know of a stored file without reading it."""
 

@@ -33,6 +33,7 @@ from fleetspeak.interfaces.server import (
     IServerServiceContext,
     IServerServiceFactory,
 )
+from fleetspeak.interfaces.stats import IServerStats
 from fleetspeak.interfaces.store import IStore
 
 __all__ = [
@@ -54,5 +55,6 @@ __all__ = [
     "IServerService",
     "IServerServiceContext",
     "IServerServiceFactory",
+    "IServerStats",
     "IStore",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -13,7 +13,7 @@ from twisted.logger import Logger
 from fleetspeak.config.addresses import show
 from fleetspeak.config.server import ServerSettings
 from fleetspeak.errors import ConfigError
-from fleetspeak.interfaces import IFileStore, IServerServiceContext, IServerServiceFactory, IStore
+from fleetspeak.interfaces import IFileStore, IServerServiceContext, IServerServiceFactory, IServerStats, IStore
 from fleetspeak.program.ending import FAILED, ProcessEnd
 from fleetspeak.program.systemd import Notifier
 from fleetspeak.server.admin.operations import AdminOperations
@@ -32,6 +32,7 @@ from fleetspeak.server.notify.local import LocalNotifier
 from fleetspeak.server.services.backlog import Backlog
 from fleetspeak.server.services.manager import SYSTEM, ServiceContext, ServiceManager
 from fleetspeak.server.services.system import SystemService
+from fleetspeak.server.stats import ServerStats
 from fleetspeak.store.sqlite import SqliteStore
 
 log = Logger()
@@ -48,6 +49,7 @@ class Server:
         *,
         store: IStore | None = None,
         file_stores: Mapping[str, IFileStore] | None = None,
+        collectors: Sequence[IServerStats] = (),
         now_ns: Callable[[], int] = time.time_ns,
         uniform: Callable[[], float] = random.random,
     ) -> None:
@@ -55,10 +57,12 @@ class Server:
         @param factories: of the services that `settings` names.
         @param store: used in place of the database that `settings` names.
         @param file_stores: of the services, by name, whose files are not in the store.
+        @param collectors: who hears of what the server does.
         @raise ConfigError: `settings` cannot work.
         """
         self.settings = settings
         self.reactor = reactor
+        self.stats = ServerStats(collectors, reactor)
         self.store: IStore = store or _store(settings, reactor, now_ns, uniform)
         self.files = Files(StoredFiles(self.store), file_stores)
         self.dispatcher = Dispatcher()
@@ -183,14 +187,16 @@ def make_server(
     reactor: Any,
     notifier: Notifier | None = None,
     file_stores: Mapping[str, IFileStore] | None = None,
+    collectors: Sequence[IServerStats] = (),
 ) -> SteppedService:
     """The whole server as a service.  Raises ConfigError.
 
     @param notifier: tells systemd; by default nobody is told.
     @param file_stores: see `Server`.
+    @param collectors: see `Server`.
     """
     told = notifier or Notifier()
-    server = Server(settings, factories, reactor, file_stores=file_stores)
+    server = Server(settings, factories, reactor, file_stores=file_stores, collectors=collectors)
     end = ProcessEnd(reactor)
 
     def announce() -> None:

@@ -15,7 +15,7 @@ from twisted.python import usage
 import fleetspeak.plugins
 from fleetspeak.config.server import DEFAULT_BROADCAST_RATE, ServerSettings, read_server_config, small_set_up
 from fleetspeak.errors import ConfigError
-from fleetspeak.interfaces import IFileStore, IFileStoreFactory, IServerServiceFactory
+from fleetspeak.interfaces import IFileStore, IFileStoreFactory, IServerServiceFactory, IServerStats
 from fleetspeak.program.systemd import Notifier
 from fleetspeak.server.assembly import make_server
 from fleetspeak.store.sql.workers import SWITCH_INTERVAL
@@ -133,6 +133,11 @@ def file_stores_of(options: Options, reactor: Any) -> dict[str, IFileStore]:
     return made
 
 
+def collectors() -> list[IServerStats]:
+    """The statistics plug-ins that are installed."""
+    return list(getPlugins(IServerStats, fleetspeak.plugins))
+
+
 def makeService(options: Options) -> IService:  # noqa: N802
     """Build the server.  What is wrong with the configuration ends the process with one line and status 1."""
     from twisted.internet import reactor
@@ -143,6 +148,6 @@ def makeService(options: Options) -> IService:  # noqa: N802
         factories = list(getPlugins(IServerServiceFactory, fleetspeak.plugins))
         settings = replace(settings_of(options), broadcast_rate=options["broadcast-rate"])
         files = file_stores_of(options, reactor)
-        return make_server(settings, factories, reactor, Notifier.from_environment(), files)
+        return make_server(settings, factories, reactor, Notifier.from_environment(), files, collectors())
     except ConfigError as error:
         raise SystemExit(f"fleetspeak-server: {error}") from None
