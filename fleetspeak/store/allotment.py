@@ -20,9 +20,9 @@ class Allotment:
         """Services with due messages that get none, or none any more."""
 
     @property
-    def wants_more(self) -> bool:
+    def has_room(self) -> bool:
         """Whether a further message might be taken, if it is not for a refused service."""
-        return self._room > 0 and bool(self.refused)
+        return self._room > 0
 
     def take(self, service: str, size: int) -> bool:
         """Whether the next message, for `service` and with so many bytes of payload, is taken."""
@@ -41,3 +41,11 @@ class Allotment:
         if self._tokens is not None:
             self._tokens[service] -= 1
         return True
+
+    def give_back(self, service: str, size: int) -> None:
+        """What was taken has gone to somebody else; its room is free again."""
+        self._bytes += min(size, MAX_CLAIM_BYTES)
+        self._room += 1
+        if self._tokens is not None:
+            self._tokens[service] += 1
+            self.refused.discard(service)

@@ -107,6 +107,23 @@ class InTheWayTests(MysqlCase):
         self.database.query("DELETE FROM messages")
         self.assert_once(self.exchange())
 
+    def test_what_another_server_is_taking_is_made_up_for(self) -> None:
+        """A claim looks further than what it lost, so that a client gets all it may from either server."""
+        messages = [to_client(number, C1, service="a" if number % 4 else "b") for number in range(12)]
+        self.done(self.store, self.store.store_messages(messages))
+        cursor = self.other.cursor()
+        held = [bytes(messages[number].message_id) for number in (0, 1, 2, 5)]
+        cursor.execute("SELECT * FROM pending_messages WHERE message_id IN %s FOR UPDATE", (held,))
+        for tokens, expected in ((None, [3, 4, 6, 7]), ({"a": 3, "b": 1}, [8, 9, 10, 11])):
+            claim = Claim(C1, 4, tokens)
+            [taken] = self.done(self.store, self.store.client_messages_for_processing([claim]))
+            self.assertEqual(numbers(taken), expected)
+        [taken] = self.done(self.store, self.store.client_messages_for_processing([Claim(C1, 4)]))
+        self.assertEqual(numbers(taken), [], "the other server has them")
+        self.other.rollback()
+        [taken] = self.done(self.store, self.store.client_messages_for_processing([Claim(C1, 4)]))
+        self.assertEqual(numbers(taken), [0, 1, 2, 5])
+
     def test_a_deadlock(self) -> None:
         """Error 1213: likewise."""
         cursor = self.other.cursor()

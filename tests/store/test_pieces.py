@@ -55,7 +55,17 @@ class AllotmentTests(SynchronousTestCase):
                 taken.append((service, size))
             if room and not allowed:
                 self.assertIn(service, allotment.refused)
-        self.assertEqual(allotment.wants_more, len(taken) < limit and not full and bool(allotment.refused))
+        self.assertEqual(allotment.has_room, len(taken) < limit and not full)
+
+    def test_what_is_given_back_can_be_taken_again(self) -> None:
+        allotment = Allotment(Claim(CLIENT, 2, {"a": 1, "b": 1}))
+        self.assertTrue(allotment.take("a", MAX_CLAIM_BYTES))
+        self.assertFalse(allotment.take("a", 1))
+        allotment.give_back("a", MAX_CLAIM_BYTES)
+        self.assertEqual(allotment.refused, set())
+        self.assertTrue(allotment.take("a", MAX_CLAIM_BYTES - 1))
+        self.assertTrue(allotment.take("b", 1))
+        self.assertFalse(allotment.has_room)
 
     def test_a_single_message_is_never_too_large(self) -> None:
         allotment = Allotment(Claim(CLIENT))

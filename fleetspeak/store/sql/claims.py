@@ -65,14 +65,18 @@ def claim(db: Connection, claims: Sequence[Claim], timing: Timing, now_ns: int) 
         due = _look(db, [claims[index] for index in turn], now_ns // 1000)
         if not due:
             continue
-        allotted = {
-            index: _allot(db, claims[index], due[claims[index].client_id], now_ns // 1000)
+        underway = [
+            _Underway(index, claims[index], due[claims[index].client_id])
             for index in turn
             if claims[index].client_id in due
-        }
-        messages = _take(db, [one for of_claim in allotted.values() for one in of_claim], timing, now_ns)
-        for index, of_claim in allotted.items():
-            taken[index] = [messages[one.message_id] for one in of_claim if one.message_id in messages]
+        ]
+        while underway:
+            for one in underway:
+                one.allot(db, now_ns // 1000)
+            messages = _take(db, [due for one in underway for due in one.allotted], timing, now_ns)
+            for one in underway:
+                taken[one.index] += one.receive(messages)
+            underway = [one for one in underway if one.lost]
     return taken
 
 
@@ -125,25 +129,52 @@ def _look_text(in_order: str, more: str = "") -> str:
     return _LOOK.format(in_order=in_order, more=more)
 
 
-def _allot(db: Connection, wanted: Claim, first: list[Due], now_us: int) -> list[Due]:
-    """Of the oldest due messages, those the claim has tokens and room for."""
-    allotment = Allotment(wanted)
-    taken: list[Due] = []
-    page = first
-    while True:
-        taken += (due for due in page if allotment.take(due.service, due.size or 0))
-        if len(page) < wanted.limit or not allotment.wants_more:
-            return taken
-        # A full page of which some were passed over: others may be behind it.
-        page = _look_behind(db, wanted, page[-1], sorted(allotment.refused), now_us)
+class _Underway:
+    """A claim that is being carried out: what it may still take, and how far it has looked."""
+
+    def __init__(self, index: int, wanted: Claim, first: list[Due]) -> None:
+        self.index = index
+        self.allotted: list[Due] = []
+        """What it shall get next."""
+        self.lost = False
+        """Some of that has gone to another server meanwhile, so there is room for more."""
+        self._wanted = wanted
+        self._allotment = Allotment(wanted)
+        self._page = first
+        self._next = 0
+
+    def allot(self, db: Connection, now_us: int) -> None:
+        """Choose, of what is due, the oldest that the claim has tokens and room for."""
+        self.allotted = []
+        while self._allotment.has_room and self._has_next(db, now_us):
+            due = self._page[self._next]
+            if self._allotment.take(due.service, due.size or 0):
+                self.allotted.append(due)
+            elif not self._allotment.has_room:
+                return  # too large for what is left; the first to be taken if room is given back
+            self._next += 1
+
+    def _has_next(self, db: Connection, now_us: int) -> bool:
+        if self._next == len(self._page) == self._wanted.limit:
+            # A full page of which some were passed over, or lost: others may be behind it.
+            self._page = _look_behind(db, self._wanted, self._page[-1], sorted(self._allotment.refused), now_us)
+            self._next = 0
+        return self._next < len(self._page)
+
+    def receive(self, messages: dict[bytes, common.Message]) -> list[common.Message]:
+        """Of what was allotted, what was taken."""
+        lost = [due for due in self.allotted if due.message_id not in messages]
+        for due in lost:
+            self._allotment.give_back(due.service, due.size or 0)
+        self.lost = bool(lost)
+        return [messages[due.message_id] for due in self.allotted if due.message_id in messages]
 
 
 def _look_behind(db: Connection, wanted: Claim, last: Due, without: list[str], now_us: int) -> list[Due]:
     """The next due messages behind `last`, without those for services that get none any more."""
-    more = (
-        " AND (m.creation_time_seconds, m.creation_time_nanos, m.message_id) > (?, ?, ?)"
-        f" AND {db.dialect.exact('m.destination_service_name')} NOT IN ({marks(len(without))})"
-    )
+    more = " AND (m.creation_time_seconds, m.creation_time_nanos, m.message_id) > (?, ?, ?)"
+    if without:
+        more += f" AND {db.dialect.exact('m.destination_service_name')} NOT IN ({marks(len(without))})"
     parameters = (
         wanted.client_id,
         now_us,
