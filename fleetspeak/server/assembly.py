@@ -14,9 +14,12 @@ from fleetspeak.config.addresses import show
 from fleetspeak.config.server import ServerSettings
 from fleetspeak.errors import ConfigError
 from fleetspeak.interfaces import IFileStore, IServerServiceContext, IServerServiceFactory, IServerStats, IStore
+from fleetspeak.pb import admin, operator
 from fleetspeak.program.ending import FAILED, ProcessEnd
 from fleetspeak.program.systemd import Notifier
 from fleetspeak.server.admin.operations import AdminOperations
+from fleetspeak.server.admin.operator.broadcasts import BroadcastOperations
+from fleetspeak.server.admin.served import Served
 from fleetspeak.server.admin.server import AdminServer
 from fleetspeak.server.authorizers import AllowAll, RequiredLabel
 from fleetspeak.server.broadcasts import BroadcastManager
@@ -159,8 +162,16 @@ class Server:
     def _admin(self) -> AdminServer | None:
         if self.settings.admin_address is None:
             return None
-        operations = AdminOperations(self.store, self.inserter, self.cache.invalidate, self.broadcasts.refresh_soon)
-        return AdminServer(operations, *self.settings.admin_address, self.reactor)
+        return AdminServer(self._served(), *self.settings.admin_address, self.reactor)
+
+    def _served(self) -> list[Served]:
+        """What the admin API serves."""
+        changed = self.broadcasts.refresh_soon
+        operations = AdminOperations(self.store, self.inserter, self.cache.invalidate, changed)
+        return [
+            Served(admin.DESCRIPTOR.services_by_name["Admin"], [operations]),
+            Served(operator.DESCRIPTOR.services_by_name["Operator"], [BroadcastOperations(self.store, changed)]),
+        ]
 
     def _health(self) -> HealthEndpoint | None:
         if self.settings.health_address is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -60,12 +60,53 @@ class Hop:
         finally:
             self._work = None
 
+    def each(self, requests: Iterator[_T], limit: float) -> Iterator[_T]:
+        """The requests of the call; it is cancelled when the next one takes longer than `limit` seconds to come.
+
+        Raises CancelledError when the caller has gone.
+        """
+        import grpc
+
+        while True:
+            impatience = _Impatience(self._reactor, limit, self._context.cancel)
+            try:
+                request = next(requests)
+            except StopIteration:
+                return
+            except grpc.RpcError:
+                raise CancelledError("the caller has gone away") from None
+            finally:
+                impatience.end()
+            yield request
+
     def _caller_has_gone(self) -> None:
         """In one of grpc's threads; also when the call has simply ended."""
         self._gone = True
         work = self._work
         if work is not None:
             self._reactor.callFromThread(work.cancel)
+
+
+class _Impatience:
+    """Calls `out_of_time` in the reactor's thread, unless it is ended within the limit."""
+
+    def __init__(self, reactor: Any, limit: float, out_of_time: Callable[[], object]) -> None:
+        self._reactor = reactor
+        self._limit = limit
+        self._out_of_time = out_of_time
+        self._later: Any = None
+        reactor.callFromThread(self._begin)
+
+    def _begin(self) -> None:
+        self._later = self._reactor.callLater(self._limit, self._out_of_time)
+
+    def end(self) -> None:
+        """In any thread."""
+        self._reactor.callFromThread(self._end)
+
+    def _end(self) -> None:
+        if self._later.active():
+            self._later.cancel()
 
 
 class _Work(Generic[_T]):

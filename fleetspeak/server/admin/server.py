@@ -5,9 +5,8 @@ It has threads of its own; one is held by each call for as long as that lasts.
 
 from __future__ import annotations
 
-import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +17,9 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
 from fleetspeak.errors import ConfigError
-from fleetspeak.pb import admin
 from fleetspeak.server.admin.hop import Hop, abort
-from fleetspeak.server.admin.operations import AdminOperations, Refused
+from fleetspeak.server.admin.operations import Refused
+from fleetspeak.server.admin.served import Receiver, Served
 from fleetspeak.server.grpcimport import ensure_grpc
 
 if TYPE_CHECKING:
@@ -30,6 +29,9 @@ THREADS = 32
 MAX_STREAMS = 8
 """Most streamed replies at a time: each holds a thread for as long as its reader likes."""
 
+MAX_UPLOADS = 4
+"""Most calls with streamed requests at a time, for the same reason."""
+
 MAX_CALLS = 128
 """Most calls at a time, those that wait for a thread included: each may hold a request of `MAX_REQUEST` bytes."""
 
@@ -38,21 +40,26 @@ MAX_REQUEST = 4 * 1024 * 1024
 STOP_GRACE = 3.0
 """Seconds that running calls are left when the server stops."""
 
-SERVICE = admin.DESCRIPTOR.services_by_name["Admin"]
+REQUEST_LIMIT = 60.0
+"""Seconds that the next one of streamed requests may take to come."""
 
 log = Logger()
 
 
 class AdminServer:
-    """Serves `AdminOperations` on one address, in plaintext and without authentication, as upstream does."""
+    """Serves gRPC services on one address, in plaintext and without authentication, as upstream does.
 
-    def __init__(self, operations: AdminOperations, host: str, port: int, reactor: Any) -> None:
+    An RPC that nothing carries out is answered UNIMPLEMENTED.
+    """
+
+    def __init__(self, services: Sequence[Served], host: str, port: int, reactor: Any) -> None:
         """An empty `host` means all addresses; port 0 lets the kernel pick one."""
-        self._operations = operations
+        self._services = services
         self._host = host
         self._port = port
         self._reactor = reactor
         self._streams = threading.BoundedSemaphore(MAX_STREAMS)
+        self._uploads = threading.BoundedSemaphore(MAX_UPLOADS)
         self._server: grpc.Server | None = None
         self.address = ""
         """``host:port`` once it listens."""
@@ -71,8 +78,7 @@ class AdminServer:
                 ("grpc.so_reuseport", 0),  # a second server on this port must fail, and not share it
             ),
         )
-        handlers = {method.name: self._handler(method) for method in SERVICE.methods}
-        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE.full_name, handlers),))
+        server.add_generic_rpc_handlers(tuple(map(self._handlers, self._services)))
         host = f"[{self._host or '::'}]" if ":" in self._host or not self._host else self._host
         try:
             port = server.add_insecure_port(f"{host}:{self._port}")
@@ -93,12 +99,22 @@ class AdminServer:
             stopped = server.stop(STOP_GRACE)
             await deferToThreadPool(self._reactor, self._reactor.getThreadPool(), stopped.wait)
 
-    def _handler(self, method: MethodDescriptor) -> grpc.RpcMethodHandler[Any, Any]:
+    def _handlers(self, served: Served) -> grpc.GenericRpcHandler:
         import grpc
 
-        operation = getattr(self._operations, operation_name(method.name))
+        operations = [(method, served.operation(method)) for method in served.descriptor.methods]
+        handlers = {
+            method.name: self._handler(method, operation) for method, operation in operations if operation is not None
+        }
+        return grpc.method_handlers_generic_handler(served.descriptor.full_name, handlers)
+
+    def _handler(self, method: MethodDescriptor, operation: Callable[..., Any]) -> grpc.RpcMethodHandler[Any, Any]:
+        import grpc
+
         read = GetMessageClass(method.input_type).FromString
         write = GetMessageClass(method.output_type).SerializeToString
+        if method.client_streaming:
+            return grpc.stream_unary_rpc_method_handler(self._receiving(method.name, operation), read, write)
         if method.server_streaming:
             return grpc.unary_stream_rpc_method_handler(self._streamed(method.name, operation), read, write)
         return grpc.unary_unary_rpc_method_handler(self._unary(method.name, operation), read, write)
@@ -128,7 +144,23 @@ class AdminServer:
 
         return call
 
+    def _receiving(self, name: str, operation: Callable[..., Any]) -> Callable[..., ProtobufMessage]:
+        def call(requests: Iterator[ProtobufMessage], context: grpc.ServicerContext) -> ProtobufMessage:
+            if not self._uploads.acquire(blocking=False):
+                abort(context, name, Refused("RESOURCE_EXHAUSTED", f"{MAX_UPLOADS} calls like this are running"))
+            receiver: Receiver | None = None
+            try:
+                hop = Hop(context, self._reactor)
+                receiver = hop.run(operation)
+                for request in hop.each(requests, REQUEST_LIMIT):
+                    hop.run(receiver.take, request)
+                reply: ProtobufMessage = hop.run(receiver.finish)
+            except Exception as error:
+                abort(context, name, error)
+            finally:
+                if receiver is not None:
+                    self._reactor.callFromThread(receiver.close)
+                self._uploads.release()
+            return reply
 
-def operation_name(rpc: str) -> str:
-    """``ListClients`` is carried out by ``list_clients``."""
-    return re.sub(r"(?<!^)(?=[A-Z])", "_", rpc).lower()
+        return call

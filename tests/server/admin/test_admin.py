@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from typing import Any
 
 import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
-from twisted.internet import reactor, task
+from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
-from twisted.trial.unittest import SynchronousTestCase, TestCase
+from twisted.trial.unittest import SynchronousTestCase
 
-from fleetspeak import rpc
 from fleetspeak.errors import (
     AlreadyExists,
     ConfigError,
@@ -22,80 +20,16 @@ from fleetspeak.errors import (
     NotReady,
     StoreError,
 )
-from fleetspeak.ids import ClientId, MessageId
+from fleetspeak.ids import ClientId
 from fleetspeak.pb import admin, broadcasts, common, monitoring
-from fleetspeak.records import ClientData, Contact, Label, ResultUpdate
+from fleetspeak.records import ClientData, Contact, ResultUpdate
 from fleetspeak.server.admin import server
 from fleetspeak.server.admin.hop import status_of
 from fleetspeak.server.admin.operations import PAGE, AdminOperations, Refused
-from fleetspeak.server.admin.server import MAX_STREAMS, SERVICE, AdminServer, operation_name
-from fleetspeak.server.cache import ClientCache
-from fleetspeak.server.dispatch import Dispatcher
-from fleetspeak.server.inserts import Inserter
-from fleetspeak.server.notify.local import LocalNotifier
-from fleetspeak.server.services.backlog import Backlog
-from fleetspeak.server.services.manager import ServiceManager
-from fleetspeak.store.memory import MemoryStore
+from fleetspeak.server.admin.served import operation_name
+from fleetspeak.server.admin.server import MAX_STREAMS, AdminServer
 from fleetspeak.store.outcome import only
-
-NOW = 100_000 * 10**9
-C1, C2 = ClientId(b"\0\0\0\0\0\0\0\1"), ClientId(b"\0\0\0\0\0\0\0\2")
-M1, M2 = MessageId(b"1" * 32), MessageId(b"2" * 32)
-
-
-def message(message_id: bytes = b"", client_id: bytes = C1, **fields: Any) -> common.Message:
-    made = common.Message(message_id=message_id, message_type="Greeting", **fields)
-    made.source.service_name = "greeter"
-    made.destination.client_id, made.destination.service_name = client_id, "hello"
-    made.data.value = b"payload"
-    return made
-
-
-class AdminCase(TestCase):
-    async def setUp(self) -> None:
-        self.time = NOW
-        self.store = MemoryStore(now_ns=lambda: self.time, uniform=lambda: 0.0)
-        await self.store.open()
-        for client_id in (C1, C2):
-            await self.store.add_client(client_id, ClientData(key=b"k", labels=frozenset({Label("client", "linux")})))
-        self.dispatcher = Dispatcher()
-        self.cache = ClientCache(self.store.client_data, reactor.seconds)  # type: ignore[attr-defined]
-        manager = ServiceManager(reactor, lambda: self.time)
-        inserter = Inserter(
-            self.store,
-            self.cache.lookup,
-            self.dispatcher.dispatch,
-            LocalNotifier(self.dispatcher),
-            manager,
-            Backlog(self.store, manager, reactor, lambda: self.time),
-            lambda: self.time,
-        )
-        self.changes: list[None] = []
-        self.operations = AdminOperations(
-            self.store, inserter, self.cache.invalidate, lambda: self.changes.append(None)
-        )
-        self.server = AdminServer(self.operations, "127.0.0.1", 0, reactor)
-        self.server.start()
-        self.channel = grpc.insecure_channel(self.server.address)
-        self.stub = rpc.admin.AdminStub(self.channel)
-
-    async def tearDown(self) -> None:
-        await deferToThread(self.channel.close)
-        await self.server.stop()
-
-    def call(self, method: str, request: Any, timeout: float = 10.0) -> Deferred[Any]:
-        return deferToThread(getattr(self.stub, method), request, timeout=timeout)
-
-    def stream(self, method: str, request: Any) -> Deferred[list[Any]]:
-        return deferToThread(lambda: list(getattr(self.stub, method)(request, timeout=10.0)))
-
-    async def assert_refused(self, code: str, words: str, method: str, request: Any) -> None:
-        try:
-            await self.call(method, request)
-        except grpc.RpcError as error:
-            self.assertEqual((error.code().name, error.details()), (code, words))  # type: ignore[attr-defined]
-        else:
-            self.fail(f"{method} was not refused")
+from tests.server.admin.case import ADMIN, C1, C2, M1, M2, NOW, AdminCase, message
 
 
 class MessageTests(AdminCase):
@@ -364,13 +298,6 @@ class ThreadTests(AdminCase):
         setattr(self.store, method, begin)
         return cancelled, begun
 
-    async def when(self, condition: Callable[[], bool]) -> None:
-        for _ in range(1000):
-            if condition():
-                return
-            await task.deferLater(reactor, 0.01)  # type: ignore[arg-type]
-        self.fail("in vain")
-
     async def test_a_caller_that_goes_away_cancels_the_work(self) -> None:
         cancelled, begun = self.hang("pending_message_count")
         call = self.stub.GetPendingMessageCount.future(admin.GetPendingMessageCountRequest(client_ids=[C1]))
@@ -428,12 +355,12 @@ class ThreadTests(AdminCase):
     async def test_a_second_server_on_the_same_port_is_refused(self) -> None:
         port = int(self.server.address.rpartition(":")[2])
         with self.assertRaisesRegex(ConfigError, "failed to initialize admin server: cannot listen on 127.0.0.1:"):
-            AdminServer(self.operations, "127.0.0.1", port, reactor).start()
+            AdminServer(self.services, "127.0.0.1", port, reactor).start()
 
 
 class ShapeTests(SynchronousTestCase):
     def test_every_rpc_has_its_operation(self) -> None:
-        for method in SERVICE.methods:
+        for method in ADMIN.methods:
             self.assertTrue(hasattr(AdminOperations, operation_name(method.name)), method.name)
         self.assertEqual(operation_name("FetchClientResourceUsageRecords"), "fetch_client_resource_usage_records")
 
