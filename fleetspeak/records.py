@@ -201,3 +201,67 @@ class BroadcastSend:
     """Empty for an unlimited broadcast."""
     contact_id: str = ""
     """The contact that takes the message along."""
+
+
+@dataclass(frozen=True, slots=True)
+class AuditCall:
+    """A call of the admin API that begins: what the audit trail knows of it before it is carried out."""
+
+    caller: str
+    """The name of a token or of a certificate's entry, or ``anonymous``."""
+    address: str
+    """The peer as ``ip:port``, IPv6 in brackets; ``unix`` for a local socket."""
+    role: str
+    """``viewer``, ``operator`` or ``admin``; empty: what was presented is nobody's."""
+    method: str
+    """Full name, such as ``fleetspeak.server.Admin/InsertMessage``."""
+    request: str
+    """Ids, names and sizes; never payloads."""
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEnd:
+    """How a call of the admin API ended."""
+
+    number: int
+    """Of its entry."""
+    outcome: str
+    """The name of the gRPC status."""
+    detail: str
+    """What the caller was told; empty if all was well."""
+    duration_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """One entry of the audit trail."""
+
+    number: int
+    """Ascending, with gaps."""
+    time_ns: int
+    """When it was written, which is before the call was carried out."""
+    call: AuditCall
+    outcome: str = ""
+    """Empty: the call runs, or its end was never recorded."""
+    detail: str = ""
+    duration_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class AuditFilter:
+    """Which entries are wanted: all that fit every field."""
+
+    start_ns: int | None = None
+    """Entries of this time, and later ones."""
+    end_ns: int | None = None
+    """Entries of earlier times only."""
+    caller: str = ""
+    """Empty: any."""
+    method: str = ""
+    """Empty: any."""
+    after: int = 0
+    """Entries with higher numbers only."""
+    before: int | None = None
+    """Entries with lower numbers only."""
+    newest_first: bool = False
+    """By descending number; otherwise by ascending number."""

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
         Ack,
         ActiveBroadcast,
         Allocation,
+        AuditCall,
+        AuditEnd,
+        AuditEntry,
+        AuditFilter,
         BroadcastSend,
         Claim,
         ClientData,
@@ -222,3 +226,20 @@ class IStore(Interface):
 
     def read_file(service: str, name: str) -> Deferred[StoredFile]:
         """@return: a `fleetspeak.records.StoredFile`.  @raise NotFound"""
+
+    # -- the audit trail of the admin API
+
+    def begin_audit(calls: Sequence[AuditCall]) -> Deferred[list[int | StoreError]]:
+        """Write entries of calls that are about to be carried out.  Texts that are too long are cut.
+
+        @return: list of the entries' numbers, or StoreError.
+        """
+
+    def end_audit(ends: Sequence[AuditEnd]) -> Deferred[list[StoreError | None]]:
+        """Note in their entries how calls ended; entries that are gone are passed over."""
+
+    def audit_entries(wanted: AuditFilter, limit: int) -> Deferred[list[AuditEntry]]:
+        """@return: list of the first `limit` entries, by number, that fit."""
+
+    def prune_audit(before_ns: int, limit: int) -> Deferred[int]:
+        """Delete the oldest entries that were written before then, at most `limit`.  @return: how many there were."""

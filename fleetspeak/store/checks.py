@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from fleetspeak.errors import InvalidRecord
 from fleetspeak.ids import CLIENT_ID_SIZE, MESSAGE_ID_SIZE, show
 from fleetspeak.pb import broadcasts, common
-from fleetspeak.records import UNLIMITED, Contact, Exchange, Label
+from fleetspeak.records import UNLIMITED, AuditCall, AuditEnd, Contact, Exchange, Label
 
 BROADCAST_ID_SIZE = 8
 
@@ -28,6 +29,12 @@ MAX_ADDRESS = 64
 
 MAX_FILE = 2**24 - 1
 """Bytes in a file: what a MEDIUMBLOB column holds."""
+
+MAX_AUDIT_NAME = 255
+"""Characters in the caller, the address and the method of an entry of the audit trail."""
+
+MAX_AUDIT_TEXT = 2_000
+"""Characters in the request and the detail of an entry of the audit trail."""
 
 _MAX_NONCE = 2**64 - 1
 _MAX_ROW = 2**63 - 1
@@ -162,6 +169,28 @@ def check_file(service: str, name: str, data: bytes) -> None:
         raise InvalidRecord(f"the name of a file or of its service has more than {MAX_NAME} characters")
     if len(data) > MAX_FILE:
         raise InvalidRecord(f"file {service}/{name} has {len(data)} bytes, more than the {MAX_FILE} that can be stored")
+
+
+def cut_audit_call(call: AuditCall) -> AuditCall:
+    """A call with its texts cut to what the columns hold: an entry must not be lost for its length."""
+    return AuditCall(
+        caller=_cut(call.caller, MAX_AUDIT_NAME),
+        address=_cut(call.address, MAX_AUDIT_NAME),
+        role=call.role,
+        method=_cut(call.method, MAX_AUDIT_NAME),
+        request=_cut(call.request, MAX_AUDIT_TEXT),
+    )
+
+
+def cut_audit_end(end: AuditEnd) -> AuditEnd:
+    """The same for the end of a call."""
+    return replace(end, detail=_cut(end.detail, MAX_AUDIT_TEXT))
+
+
+def _cut(text: str, length: int) -> str:
+    """At most so many characters, all of which a database takes; ``...`` says that something was cut off."""
+    text = text.encode("utf-8", "replace").decode("utf-8").replace("\0", "?")
+    return text if len(text) <= length else f"{text[: length - 3]}..."
 
 
 def contact_row(contact_id: str) -> int | None:

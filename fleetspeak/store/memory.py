@@ -24,6 +24,10 @@ from fleetspeak.records import (
     Ack,
     ActiveBroadcast,
     Allocation,
+    AuditCall,
+    AuditEnd,
+    AuditEntry,
+    AuditFilter,
     BroadcastSend,
     Claim,
     ClientData,
@@ -38,6 +42,7 @@ from fleetspeak.records import (
 )
 from fleetspeak.store import checks
 from fleetspeak.store.allotment import Allotment
+from fleetspeak.store.memoryaudit import MemoryAudit
 from fleetspeak.store.memorybroadcasts import MemoryBroadcasts
 from fleetspeak.store.timing import Timing, modified_after
 from fleetspeak.store.usage import check_usage, usage_record
@@ -104,6 +109,7 @@ class MemoryStore:
         self._links: set[tuple[int, bytes]] = set()
         self._broadcasts = MemoryBroadcasts()
         self._files: dict[tuple[str, str], StoredFile] = {}
+        self._audit = MemoryAudit()
 
     def open(self) -> Deferred[None]:
         """See `IStore`."""
@@ -555,6 +561,24 @@ class MemoryStore:
     def read_file(self, service: str, name: str) -> Deferred[StoredFile]:
         """See `IStore`."""
         return self._do(lambda: self._file(service, name))
+
+    # -- the audit trail
+
+    def begin_audit(self, calls: Sequence[AuditCall]) -> Deferred[list[int | StoreError]]:
+        """See `IStore`."""
+        return self._do_each(lambda call: self._audit.begin(call, self._now_ns()), calls)
+
+    def end_audit(self, ends: Sequence[AuditEnd]) -> Deferred[list[StoreError | None]]:
+        """See `IStore`."""
+        return self._do_each(self._audit.end, ends)
+
+    def audit_entries(self, wanted: AuditFilter, limit: int) -> Deferred[list[AuditEntry]]:
+        """See `IStore`."""
+        return self._do(self._audit.page, wanted, limit)
+
+    def prune_audit(self, before_ns: int, limit: int) -> Deferred[int]:
+        """See `IStore`."""
+        return self._do(self._audit.prune, before_ns, limit)
 
     # -- looks that fail
 

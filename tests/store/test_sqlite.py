@@ -49,6 +49,7 @@ COLUMNS = {
     " expiration_time_nanos",
     "broadcast_sent": "client_id broadcast_id message_id",
     "files": "service name modified_time_nanos data",
+    "fleetspeak_audit": "number time caller address role method request outcome detail duration",
 }
 
 
@@ -184,6 +185,16 @@ class FileTests(SynchronousTestCase):
             self.successResultOf(store.close())
         store = self.open(path)
         self.assertEqual(store.look("SELECT COUNT(*) FROM broadcasts"), [(0,)])
+        self.assertEqual(store.look("SELECT COUNT(*) FROM messages"), [(1,)])
+
+    def test_a_database_of_version_3_gets_an_audit_trail(self) -> None:
+        path = self.mktemp()
+        with mock.patch.multiple(sqlite, MIGRATIONS=sqlite.MIGRATIONS[:3], VERSION=3):
+            store = self.open(path)
+            store.store_messages([from_client(1)])
+            self.successResultOf(store.close())
+        store = self.open(path)
+        self.assertEqual(store.look("SELECT COUNT(*) FROM fleetspeak_audit"), [(0,)])
         self.assertEqual(store.look("SELECT COUNT(*) FROM messages"), [(1,)])
 
     def test_a_migration_that_fails_changes_nothing(self) -> None:

@@ -172,6 +172,19 @@ TABLES: dict[str, str] = {
         fence BIGINT NOT NULL,                     -- counts how often that was asked for
         seen BIGINT NOT NULL,                      -- ns, of its last connection
         PRIMARY KEY (writer)""",
+    "fleetspeak_audit": """
+        number BIGINT NOT NULL AUTO_INCREMENT,
+        time BIGINT NOT NULL,                      -- ns
+        caller VARCHAR(255) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
+        address VARCHAR(255) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
+        role VARCHAR(16) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
+        method VARCHAR(255) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
+        request TEXT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
+        outcome VARCHAR(32) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,  -- empty: no end was recorded
+        detail TEXT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
+        duration BIGINT NOT NULL,                  -- ns
+        PRIMARY KEY (number),
+        INDEX time (time)""",
 }
 """In the order in which they are made: a table after those that it refers to."""
 

@@ -173,6 +173,24 @@ _VERSION_3 = (
     """,
 )
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_VERSION_1, _VERSION_2, _VERSION_3)
+_VERSION_4 = (
+    """
+    CREATE TABLE fleetspeak_audit (
+        number INTEGER PRIMARY KEY AUTOINCREMENT,
+        time INTEGER NOT NULL,                   -- ns
+        caller TEXT NOT NULL,
+        address TEXT NOT NULL,
+        role TEXT NOT NULL,
+        method TEXT NOT NULL,
+        request TEXT NOT NULL,
+        outcome TEXT NOT NULL,                   -- empty: no end was recorded
+        detail TEXT NOT NULL,
+        duration INTEGER NOT NULL                -- ns
+    )
+    """,
+    "CREATE INDEX fleetspeak_audit_by_time ON fleetspeak_audit (time)",
+)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4)
 
 VERSION = len(MIGRATIONS)

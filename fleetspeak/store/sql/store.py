@@ -19,6 +19,10 @@ from fleetspeak.records import (
     Ack,
     ActiveBroadcast,
     Allocation,
+    AuditCall,
+    AuditEnd,
+    AuditEntry,
+    AuditFilter,
     BroadcastSend,
     Claim,
     ClientData,
@@ -32,9 +36,9 @@ from fleetspeak.records import (
     StoredFile,
 )
 from fleetspeak.store import checks
+from fleetspeak.store.sql import audit, clients, exchange, files, pending, usage
 from fleetspeak.store.sql import broadcasts as _broadcasts
 from fleetspeak.store.sql import claims as _claims
-from fleetspeak.store.sql import clients, exchange, files, pending, usage
 from fleetspeak.store.sql import contacts as _contacts
 from fleetspeak.store.sql import messages as _messages
 from fleetspeak.store.sql.groupcommit import Call, Operation, Outcome
@@ -83,6 +87,7 @@ class SqlStore:
         self._active_broadcast_ids = partial(_broadcasts.active_ids, timing=timing)
         self._save_broadcasts = partial(_broadcasts.save, timing=timing)
         self._store_file = partial(files.store, timing=timing)
+        self._begin_audit = partial(audit.begin, timing=timing)
 
     async def _open(self) -> None:
         try:
@@ -353,6 +358,26 @@ class SqlStore:
     def read_file(self, service: str, name: str) -> Deferred[StoredFile]:
         """See `IStore`."""
         return _plain(self._lister, partial(files.read, service=service, name=name))
+
+    # -- the audit trail
+
+    def begin_audit(self, calls: Sequence[AuditCall]) -> Deferred[list[int | StoreError]]:
+        """See `IStore`."""
+        cut = [checks.cut_audit_call(call) for call in calls]
+        return _each(self._writer, self._begin_audit, cut, sum(len(call.request) for call in cut))
+
+    def end_audit(self, ends: Sequence[AuditEnd]) -> Deferred[list[StoreError | None]]:
+        """See `IStore`."""
+        cut = [checks.cut_audit_end(end) for end in ends]
+        return _each(self._writer, audit.end, cut, sum(len(end.detail) for end in cut))
+
+    def audit_entries(self, wanted: AuditFilter, limit: int) -> Deferred[list[AuditEntry]]:
+        """See `IStore`."""
+        return _plain(self._lister, partial(audit.page, wanted=wanted, limit=limit))
+
+    def prune_audit(self, before_ns: int, limit: int) -> Deferred[int]:
+        """See `IStore`."""
+        return _plain(self._writer, partial(audit.prune, before_ns=before_ns, limit=limit))
 
 
 def _tried(convert: Callable[[T], R], item: T) -> R | StoreError:

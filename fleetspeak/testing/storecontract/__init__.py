@@ -10,6 +10,7 @@ Each test starts on an empty store.  The numbers in the tests are those of the b
 own suites demand of every store; those without one are ours.
 """
 
+from fleetspeak.testing.storecontract.audit import AuditContract
 from fleetspeak.testing.storecontract.base import StoreClock
 from fleetspeak.testing.storecontract.broadcasts import BroadcastsContract
 from fleetspeak.testing.storecontract.clients import ClientsContract
@@ -28,11 +29,13 @@ class StoreContract(
     ClientsContract,
     BroadcastsContract,
     FilesContract,
+    AuditContract,
 ):
     """All of the contract."""
 
 
 __all__ = [
+    "AuditContract",
     "BroadcastsContract",
     "ClientsContract",
     "ConcurrencyContract",
