@@ -70,7 +70,7 @@ class Server:
         self.files = Files(StoredFiles(self.store), file_stores)
         self.dispatcher = Dispatcher()
         self.cache = ClientCache(self.store.client_data, reactor.seconds)
-        self.manager = ServiceManager(reactor, now_ns)
+        self.manager = ServiceManager(reactor, now_ns, self.stats)
         self.backlog = Backlog(self.store, self.manager, reactor, now_ns, uniform)
         self.notifier = LocalNotifier(self.dispatcher)
         self.inserter = Inserter(
@@ -130,7 +130,15 @@ class Server:
             await ended
 
     def _install_services(self, factories: Iterable[IServerServiceFactory], now_ns: Callable[[], int]) -> None:
-        self.manager.add(SYSTEM, SystemService(self.store, self.cache.invalidate, now_ns, self.reactor))
+        system = SystemService(
+            self.store,
+            self.cache.invalidate,
+            now_ns,
+            self.reactor,
+            lookup=self.cache.lookup,
+            stats=self.stats,
+        )
+        self.manager.add(SYSTEM, system)
         known = list(factories)
         try:
             for config in self.settings.services:

@@ -122,7 +122,7 @@ class Backlog:
             for message in messages:
                 client = clients.get(ClientId(message.source.client_id))
                 message.is_blocklisted_source = client is not None and client.blacklisted
-            await self._manager.run(messages)
+            await self._manager.run(messages, False, lambda one: clients.get(ClientId(one.source.client_id)))
             await self._store.set_message_results(results(messages))
         except NotReady:
             return  # stopping; the messages come again

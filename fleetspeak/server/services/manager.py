@@ -21,6 +21,8 @@ from fleetspeak.records import ClientData
 from fleetspeak.server.services.outcome import SHOWN, cut, fail
 from fleetspeak.server.services.runner import LOG_INTERVAL, Call, ServiceRunner
 from fleetspeak.server.services.sparselog import SparseLog
+from fleetspeak.server.stats import NO_STATS, ServerStats
+from fleetspeak.server.stats.attempt import Attempt
 
 PROCESSING_LIMIT = 30.0
 """Seconds that the processing of messages which came together may take, waiting in line included."""
@@ -45,6 +47,15 @@ class Lookup(Protocol):
     """How a service learns of a client: the client cache."""
 
     def __call__(self, client_id: ClientId) -> Awaitable[ClientData | None]: ...
+
+
+ClientOf = Callable[[common.Message], ClientData | None]
+"""Gives what is known of the sender of a message."""
+
+
+def nobody(_: common.Message) -> ClientData | None:
+    """For messages of which it is not known, or not of interest, who sent them."""
+    return None
 
 
 @implementer(IServerServiceContext)
@@ -74,9 +85,10 @@ class ServiceManager:
     It is the contact pipeline's ingestor.
     """
 
-    def __init__(self, reactor: Any, now_ns: Callable[[], int] = time.time_ns) -> None:
+    def __init__(self, reactor: Any, now_ns: Callable[[], int] = time.time_ns, stats: ServerStats = NO_STATS) -> None:
         self._reactor = reactor
         self._now_ns = now_ns
+        self._stats = stats
         self._runners: dict[str, ServiceRunner] = {}
         self._started: list[ServiceRunner] = []
         self._open = True
@@ -146,26 +158,34 @@ class ServiceManager:
         blocklisted = client is not None and client.blacklisted
         for message in messages:
             message.is_blocklisted_source = blocklisted
-        await self.run(messages)
+        await self.run(messages, first_try, lambda _: client)
 
-    async def run(self, messages: Sequence[common.Message]) -> None:
+    async def run(
+        self, messages: Sequence[common.Message], first_try: bool = True, client_of: ClientOf = nobody
+    ) -> None:
         """Process all `messages` side by side, for at most `PROCESSING_LIMIT` seconds in all.
 
         Each message that was processed, or failed for good, then has its `result`, and its payload is dropped.
         One without a result is to stay pending.  Raises NotReady when the server is stopping; and whoever
         cancels this must not use the messages any more.
+
+        `client_of` is only asked if somebody counts.
         """
         if not self._open:
             raise NotReady("the services are stopped")
-        calls = [call for message in messages if (call := self._begin(message)) is not None]
+        calls = [call for message in messages if (call := self._begin(message, first_try, client_of)) is not None]
         if calls:
             await self._settle(calls)
 
-    def _begin(self, message: common.Message) -> Call | None:
+    def _begin(self, message: common.Message, first_try: bool, client_of: ClientOf) -> Call | None:
         name = message.destination.service_name
         runner = self._runners.get(name)
+        stats = self._stats
         if runner is not None:
-            return runner.begin(message)
+            if not stats.active:
+                return runner.begin(message)
+            return runner.begin(message, Attempt(stats, message, name, client_of(message), first_try))
+        stats.message_errored(message, name, 0.0, True, first_try, None)
         fail(message, f'unknown service "{name}"', self._now_ns())
         if self._unknown.due():
             log.error(

@@ -15,6 +15,7 @@ from fleetspeak.pb import common
 from fleetspeak.program.awaiting import as_deferred, failure_of
 from fleetspeak.server.services.outcome import fail, succeed
 from fleetspeak.server.services.sparselog import SparseLog
+from fleetspeak.server.stats.attempt import Attempt
 
 LINE_FACTOR = 10
 """Messages that may wait in line for each one that may run; what comes on top waits in the store."""
@@ -28,12 +29,13 @@ log = Logger()
 class Call:
     """One message with one service: in line, then running, then settled, once."""
 
-    __slots__ = ("message", "runner", "settled", "work")
+    __slots__ = ("attempt", "message", "runner", "settled", "work")
 
-    def __init__(self, message: common.Message, runner: ServiceRunner) -> None:
+    def __init__(self, message: common.Message, runner: ServiceRunner, attempt: Attempt | None) -> None:
         self.message: common.Message | None = message
         """None once settled: from then on the message belongs to others, and a late outcome must not touch it."""
         self.runner = runner
+        self.attempt = attempt
         self.settled: Deferred[None] = Deferred()
         self.work: Deferred[None] | None = None
 
@@ -71,23 +73,23 @@ class ServiceRunner:
         self._postponed = SparseLog(clock, LOG_INTERVAL)
         self._broken = SparseLog(clock, LOG_INTERVAL)
 
-    def begin(self, message: common.Message) -> Call | None:
-        """Process `message` now or as soon as its turn comes.
+    def begin(self, message: common.Message, attempt: Attempt | None = None) -> Call | None:
+        """Process `message` now or as soon as its turn comes; `attempt` is told what becomes of it.
 
         Returns None if it is finished already: it then has a result, or is to stay pending.  Otherwise its
         `Call`, whose `settled` fires when the message is finished with.
         """
         if self._running >= self._max_parallelism:
-            return self._line_up(message)
+            return self._line_up(message, attempt)
         try:
             outcome = self.service.process(message)
         except Exception as error:
-            self._failed(message, failure_of(error))
+            self._failed(message, failure_of(error), attempt)
             return None
         if outcome is None:
-            succeed(message, self._now_ns())
+            self._succeeded(message, attempt)
             return None
-        call = Call(message, self)
+        call = Call(message, self, attempt)
         self._watch(call, outcome)
         return call
 
@@ -95,20 +97,18 @@ class ServiceRunner:
         """See `Call.give_up`."""
         if call in self._line:
             del self._line[call]
-            self._log_overload()
+            self._drop(call.attempt)
         elif call.work is not None:
             call.work.cancel()
-            if call.message is not None and self._postponed.due():
-                log.warn(
-                    'service "{name}" does not end when it is cancelled; its message stays pending', name=self.name
-                )
+            if call.message is not None:
+                self._abandon(call)
         call.settle()
 
-    def _line_up(self, message: common.Message) -> Call | None:
+    def _line_up(self, message: common.Message, attempt: Attempt | None) -> Call | None:
         if len(self._line) >= LINE_FACTOR * self._max_parallelism:
-            self._log_overload()
+            self._drop(attempt)
             return None
-        call = Call(message, self)
+        call = Call(message, self, attempt)
         self._line[call] = None
         return call
 
@@ -120,12 +120,12 @@ class ServiceRunner:
 
     def _call_succeeded(self, _: object, call: Call) -> None:
         if call.message is not None:
-            succeed(call.message, self._now_ns())
+            self._succeeded(call.message, call.attempt)
             call.settle()
 
     def _call_failed(self, failure: Failure, call: Call) -> None:
         if call.message is not None:
-            self._failed(call.message, failure)
+            self._failed(call.message, failure, call.attempt)
             call.settle()
 
     def _leave(self, result: object) -> None:
@@ -148,6 +148,8 @@ class ServiceRunner:
     def _take_turn(self, call: Call) -> None:
         message = call.message
         assert message is not None, "a call in line is not settled"
+        if call.attempt is not None:
+            call.attempt.begin()
         try:
             outcome = self.service.process(message)
         except Exception as error:
@@ -158,8 +160,15 @@ class ServiceRunner:
         else:
             self._watch(call, outcome)
 
-    def _failed(self, message: common.Message, failure: Failure) -> None:
+    def _succeeded(self, message: common.Message, attempt: Attempt | None) -> None:
+        succeed(message, self._now_ns())
+        if attempt is not None:
+            attempt.processed()
+
+    def _failed(self, message: common.Message, failure: Failure, attempt: Attempt | None) -> None:
         error = failure.value
+        if attempt is not None:
+            attempt.errored(temporary=not isinstance(error, PermanentError))
         if isinstance(error, PermanentError):
             fail(message, str(error) or type(error).__name__, self._now_ns())
         elif isinstance(error, CancelledError):
@@ -173,6 +182,17 @@ class ServiceRunner:
                 name=self.name,
                 more=self._broken.take_held_back(),
             )
+
+    def _abandon(self, call: Call) -> None:
+        if call.attempt is not None:
+            call.attempt.errored(temporary=True)
+        if self._postponed.due():
+            log.warn('service "{name}" does not end when it is cancelled; its message stays pending', name=self.name)
+
+    def _drop(self, attempt: Attempt | None) -> None:
+        if attempt is not None:
+            attempt.dropped()
+        self._log_overload()
 
     def _log_postponed(self, reason: str) -> None:
         if self._postponed.due():

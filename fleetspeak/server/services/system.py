@@ -16,9 +16,10 @@ from fleetspeak.errors import InvalidRecord, NotFound, PermanentError, StoreErro
 from fleetspeak.ids import ClientId, MessageId
 from fleetspeak.interfaces import IServerService, IStore
 from fleetspeak.pb import common, monitoring, system
-from fleetspeak.records import Ack, Label, ResultUpdate
+from fleetspeak.records import Ack, ClientData, Label, ResultUpdate
 from fleetspeak.server.services.outcome import SHOWN, cut
 from fleetspeak.server.services.sparselog import SparseLog
+from fleetspeak.server.stats import NO_STATS, ServerStats
 from fleetspeak.store.outcome import only
 
 CLIENT = "client"
@@ -42,8 +43,16 @@ class SystemService:
         forget_client: Callable[[ClientId], object],
         now_ns: Callable[[], int],
         clock: IReactorTime,
+        *,
+        lookup: Callable[[ClientId], Awaitable[ClientData | None]] | None = None,
+        stats: ServerStats = NO_STATS,
     ) -> None:
-        """`forget_client` drops a client from the cache, after its labels have changed."""
+        """
+        @param forget_client: drops a client from the cache, after its labels have changed.
+        @param lookup: the cache's; only asked if somebody listens to `stats`.
+        """
+        self._lookup = lookup
+        self._stats = stats
         self._store = store
         self._forget_client = forget_client
         self._now_ns = now_ns
@@ -68,8 +77,9 @@ class SystemService:
         if not message.HasField("data"):
             raise PermanentError("no Data present")
         if message.message_type == "KillNotification":
-            self._log_kill(client_id, _unpack(message, monitoring.KillNotification()))
-            return None
+            kill = _unpack(message, monitoring.KillNotification())
+            self._log_kill(client_id, kill)
+            return self._count_kill(client_id, kill) if self._stats.active else None
         handler = self._handlers.get(message.message_type)
         if handler is None:
             raise PermanentError(f"unknown system message type: {message.message_type}")
@@ -115,7 +125,19 @@ class SystemService:
 
     async def _record_usage(self, client_id: ClientId, message: common.Message) -> None:
         usage = _unpack(message, monitoring.ResourceUsageData())
+        if self._stats.active:
+            self._stats.resource_usage_received(client_id, usage, await self._known(client_id))
         await self._store.record_resource_usage(client_id, usage)
+
+    async def _count_kill(self, client_id: ClientId, kill: monitoring.KillNotification) -> None:
+        self._stats.kill_notification_received(client_id, kill, await self._known(client_id))
+
+    async def _known(self, client_id: ClientId) -> ClientData | None:
+        """For statistics only, so a store that fails must not fail the message."""
+        try:
+            return await self._lookup(client_id) if self._lookup is not None else None
+        except StoreError:
+            return None
 
     def _log_kill(self, client_id: ClientId, kill: monitoring.KillNotification) -> None:
         if self._kills.due():
