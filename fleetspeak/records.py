@@ -101,6 +101,31 @@ class Ack:
     message_ids: Sequence[MessageId]
 
 
+DAY_NS = 24 * 60 * 60 * 10**9
+
+
+@dataclass(frozen=True, slots=True)
+class RetryLimits:
+    """How long messages for server services are tried before they are dead letters.
+
+    The time of both bounds is that of a look for overdue messages: a message in hand is never given up.
+    """
+
+    max_delay_ns: int = DAY_NS
+    """Most time between two tries; at least `MIN_RETRY_DELAY_NS`."""
+    max_age_ns: int | None = None
+    """Since its creation a message that was tried again at least once is given up after this time; None: never."""
+    max_attempts: int | None = None
+    """A message is given up after so many tries, the first one included; None: never."""
+
+
+MIN_RETRY_DELAY_NS = 2 * 60 * 10**9
+"""Least that `RetryLimits.max_delay_ns` may be: the first try again comes after one to two minutes."""
+
+NO_LIMITS = RetryLimits()
+"""Messages are tried for ever, and at least once a day, which is upstream's behaviour but for the day."""
+
+
 @dataclass(frozen=True, slots=True)
 class ResultUpdate:
     """Set the result of one message, whatever it was before, and end its being pending."""

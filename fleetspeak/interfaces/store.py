@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from zope.interface import Interface
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         FileStat,
         Label,
         ResultUpdate,
+        RetryLimits,
         StoredFile,
     )
 
@@ -101,11 +102,31 @@ class IStore(Interface):
     def delete_pending_messages(client_ids: Sequence[ClientId]) -> Deferred[None]:
         """Give each pending message the failed result ``Removed by admin action.``  @return: None."""
 
-    def overdue_messages(limit: int) -> Deferred[list[common.Message]]:
+    def overdue_messages(
+        limit: int, room: Mapping[str, int] | None = None, limits: RetryLimits = ...
+    ) -> Deferred[list[common.Message]]:
         """Claim messages for server services whose time has come, and put off their next time.
 
-        @return: list of messages with payloads, oldest first.
+        @param limit: most messages that are looked at; fewer may come, to bound the memory of a claim.
+        @param room: most messages for each service in it; those for services without room are neither looked at nor
+            put off.
+        @param limits: a `fleetspeak.records.RetryLimits`.  A message that was tried for as long as they allow becomes a
+            dead letter: it fails with a reason that begins with `fleetspeak.core.retrytimes.DEAD`, and its payload is
+            kept for `retry_messages`.  By default messages are tried for ever.
+        @return: list of messages with payloads, oldest first; among them those that became dead letters now, with
+            their results and without payload.
         """
+
+    def retry_messages(message_ids: Sequence[MessageId]) -> Deferred[int]:
+        """Make these dead letters pending again, due at once and as if they were never tried; others are passed over.
+
+        One that is too old for the limits is tried once.
+
+        @return: int, how many there were.
+        """
+
+    def dead_message_counts() -> Deferred[dict[str, int]]:
+        """@return: dict of how many dead letters there are by service; services without any are left out."""
 
     def next_overdue() -> Deferred[int | None]:
         """@return: int, when (ns) the next message for a server service is due, or None."""

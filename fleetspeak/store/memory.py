@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ParamSpec, TypeVar
 
@@ -16,11 +16,13 @@ from twisted.internet.defer import Deferred, execute, succeed
 from zope.interface import implementer
 
 from fleetspeak import ids
+from fleetspeak.core.retrytimes import given_up
 from fleetspeak.errors import AlreadyExists, InvalidRecord, NotFound, StoreError
 from fleetspeak.ids import NO_CLIENT, ClientId, MessageId
 from fleetspeak.interfaces import IStore
 from fleetspeak.pb import admin, broadcasts, common, monitoring, resource
 from fleetspeak.records import (
+    NO_LIMITS,
     Ack,
     ActiveBroadcast,
     Allocation,
@@ -38,6 +40,7 @@ from fleetspeak.records import (
     FileStat,
     Label,
     ResultUpdate,
+    RetryLimits,
     StoredFile,
 )
 from fleetspeak.store import checks
@@ -59,6 +62,8 @@ class _Stored:
     message: common.Message
     due_us: int = 0
     retries: int = 0
+    dead: bool = False
+    """Given up: it has a failed result, and its payload."""
 
     @property
     def pending(self) -> bool:
@@ -75,6 +80,16 @@ class _Stored:
         else:
             self.message.result.failed_reason = ""
         self.message.ClearField("data")
+        self.dead = False
+
+    @property
+    def created_ns(self) -> int:
+        return self.message.creation_time.ToNanoseconds()
+
+    def bury(self, reason: str, now_ns: int) -> None:
+        self.message.result.failed, self.message.result.failed_reason = True, reason
+        self.message.result.processed_time.FromNanoseconds(now_ns)
+        self.dead = True
 
     def copy(self, want_data: bool) -> common.Message:
         copy = common.Message()
@@ -298,21 +313,55 @@ class MemoryStore:
 
         return self._do(delete)
 
-    def overdue_messages(self, limit: int) -> Deferred[list[common.Message]]:
+    def overdue_messages(
+        self, limit: int, room: Mapping[str, int] | None = None, limits: RetryLimits = NO_LIMITS
+    ) -> Deferred[list[common.Message]]:
         """See `IStore`."""
 
         def overdue() -> list[common.Message]:
-            now_ns = self._now_ns()
-            due = [one for one in self._for_server() if one.due_us <= now_ns // 1000]
+            now_ns, left, found = self._now_ns(), dict(room or {}), []
             allotment = Allotment(Claim(NO_CLIENT, limit))
-            in_line = sorted(due, key=lambda one: one.due_us)
-            taken = [one for one in in_line if allotment.take("", len(one.message.data.value))]
-            for stored in taken:
-                stored.retries += 1
-                stored.due_us = self._timing.server_due(now_ns, stored.retries)
-            return sorted((stored.copy(True) for stored in taken), key=checks.age)
+            for stored in self._due(limit, room or {}, now_ns // 1000):
+                reason = given_up(now_ns, stored.created_ns, stored.retries, limits)
+                service = stored.message.destination.service_name
+                if reason is not None:
+                    stored.bury(reason, now_ns)
+                    found.append(stored.copy(False))
+                elif left.get(service, 1) > 0 and allotment.take("", len(stored.message.data.value)):
+                    left[service] = left.get(service, limit) - 1
+                    stored.retries += 1
+                    stored.due_us = self._timing.server_due(now_ns, stored.created_ns, stored.retries, limits)
+                    found.append(stored.copy(True))
+            return sorted(found, key=checks.age)
 
         return self._do(overdue)
+
+    def _due(self, limit: int, room: Mapping[str, int], now_us: int) -> list[_Stored]:
+        due = [
+            one
+            for one in self._for_server()
+            if one.due_us <= now_us and room.get(one.message.destination.service_name, 1) > 0
+        ]
+        return sorted(due, key=lambda one: one.due_us)[:limit]
+
+    def retry_messages(self, message_ids: Sequence[MessageId]) -> Deferred[int]:
+        """See `IStore`."""
+
+        def retry() -> int:
+            known = [self._messages[one] for one in dict.fromkeys(message_ids) if one in self._messages]
+            dead = [one for one in known if one.dead]
+            for stored in dead:
+                stored.message.ClearField("result")
+                stored.dead, stored.retries, stored.due_us = False, 0, self._now_ns() // 1000
+            return len(dead)
+
+        return self._do(retry)
+
+    def dead_message_counts(self) -> Deferred[dict[str, int]]:
+        """See `IStore`."""
+        return self._do(
+            lambda: dict(Counter(one.message.destination.service_name for one in self._messages.values() if one.dead))
+        )
 
     def next_overdue(self) -> Deferred[int | None]:
         """See `IStore`."""

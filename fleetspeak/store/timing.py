@@ -6,8 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from fleetspeak.core import retrytimes
+from fleetspeak.records import RetryLimits
 
 _SECOND = 10**9
+
+NEVER_DUE = 2**63 - 1
+"""The ``scheduled_time`` (µs) of a dead letter: a message for a server service that has a failed result, and still its
+payload.  No server of any kind takes it for due."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +33,9 @@ class Timing:
             return retrytimes.server_retry(now_ns, 0, self.uniform()) // 1000
         return now_ns // 1000
 
-    def server_due(self, now_ns: int, count: int) -> int:
+    def server_due(self, now_ns: int, created_ns: int, count: int, limits: RetryLimits) -> int:
         """When a message for a server service is due again that was handed out `count` times, this time included."""
-        return retrytimes.server_retry(now_ns, count, self.uniform()) // 1000
+        return retrytimes.next_try(now_ns, created_ns, count, self.uniform(), limits) // 1000
 
     def client_due(self, now_ns: int) -> int:
         """When a message is due again that is given to its client now."""

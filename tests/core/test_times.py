@@ -8,9 +8,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from fleetspeak.core.backoff import full_jitter, jittered
 from fleetspeak.core.loneliness import Loneliness
-from fleetspeak.core.retrytimes import client_retry, server_retry
+from fleetspeak.core.retrytimes import DEAD, client_retry, given_up, next_try, server_retry
 from fleetspeak.core.streamlife import StreamLife, StreamState
 from fleetspeak.core.writerate import LEAST, MOST, WriteRate
+from fleetspeak.records import MIN_RETRY_DELAY_NS, NO_LIMITS, RetryLimits
 
 _U = st.floats(0, 1, exclude_max=True)
 _MINUTE = 60 * 10**9
@@ -32,8 +33,55 @@ class RetryTimeTests(SynchronousTestCase):
     def test_never_more_than_a_day(self, count: int, u: float) -> None:
         self.assertTrue(_MINUTE <= server_retry(0, count, u) <= _DAY)
 
+    @given(st.integers(0, 2**63), _U, st.integers(MIN_RETRY_DELAY_NS, 10 * _DAY))
+    def test_nor_than_the_cap_that_is_set(self, count: int, u: float, cap: int) -> None:
+        self.assertTrue(_MINUTE <= server_retry(0, count, u, cap) <= cap)
+
     def test_even_the_longest_delays_of_many_messages_are_spread(self) -> None:
         self.assertGreater(server_retry(0, 1000, 0.9) - server_retry(0, 1000, 0.1), _DAY // 3)
+
+
+class GivingUpTests(SynchronousTestCase):
+    """Which message for a service is tried no more."""
+
+    def test_without_limits_never(self) -> None:
+        self.assertIsNone(given_up(2**62, 0, 10**6, NO_LIMITS))
+
+    def test_after_so_many_attempts(self) -> None:
+        limits = RetryLimits(max_attempts=3)
+        self.assertIsNone(given_up(7 * 10**9, 0, 1, limits))
+        self.assertEqual(
+            given_up(7 * 10**9, 0, 2, limits), "expired: given up after 3 attempts, 7 s after its creation"
+        )
+
+    def test_at_an_age_but_not_before_it_was_tried_again(self) -> None:
+        limits = RetryLimits(max_age_ns=_DAY)
+        self.assertIsNone(given_up(_DAY - 1, 0, 5, limits))
+        self.assertIsNone(given_up(_DAY, 0, 0, limits))
+        reason = given_up(_DAY, 0, 1, limits)
+        assert reason is not None
+        self.assertTrue(reason.startswith(DEAD))
+
+    @given(
+        st.integers(0, 2**62),
+        st.integers(0, 2**62),
+        st.integers(0, 200),
+        _U,
+        st.builds(
+            RetryLimits,
+            st.integers(MIN_RETRY_DELAY_NS, 10 * _DAY),
+            st.none() | st.integers(1, 10 * _DAY),
+            st.none() | st.integers(1, 100),
+        ),
+    )
+    def test_the_end_is_told_in_time(self, now: int, created: int, count: int, u: float, limits: RetryLimits) -> None:
+        """No later than the next try, nor than two minutes after it is clear, and never before a minute has passed."""
+        due = next_try(now, created, count, u, limits)
+        self.assertTrue(now + _MINUTE <= due <= server_retry(now, count, u, limits.max_delay_ns))
+        if limits.max_attempts is not None and count + 1 >= limits.max_attempts:
+            self.assertLessEqual(due, now + 2 * _MINUTE)
+        if limits.max_age_ns is not None:
+            self.assertLessEqual(due, max(created + limits.max_age_ns, now + 2 * _MINUTE))
 
 
 class DelayTests(SynchronousTestCase):

@@ -21,7 +21,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from fleetspeak.errors import StoreError
 from fleetspeak.ids import ClientId
 from fleetspeak.interfaces import IStore
-from fleetspeak.records import Ack, Claim, ClientData, Contact, ContactEntry, Exchange, Label, ResultUpdate
+from fleetspeak.records import Ack, Claim, ClientData, Contact, ContactEntry, Exchange, Label, ResultUpdate, RetryLimits
 from fleetspeak.store.memory import MemoryStore
 from fleetspeak.testing.storecontract.base import (
     C1,
@@ -110,6 +110,9 @@ def asking(name: str, *arguments: st.SearchStrategy[Any]) -> st.SearchStrategy[t
 
 message_ids = st.lists(message_numbers.map(message_id), max_size=3)
 updates = st.builds(ResultUpdate, message_numbers.map(message_id), st.sampled_from([success(7), failure(8)]))
+retry_limits = st.builds(
+    RetryLimits, st.just(120 * SECOND), st.none() | st.just(1010 * SECOND), st.none() | st.integers(1, 3)
+)
 file_names = st.sampled_from(["x", "y", "n" * 129])
 asks = st.one_of(
     asking("exchange", st.lists(exchanges(), min_size=1, max_size=2)),
@@ -122,6 +125,8 @@ asks = st.one_of(
     asking("delete_pending_messages", st.lists(clients, max_size=2)),
     asking("record_contacts", st.lists(contacts, max_size=3)),
     asking("overdue_messages", st.integers(1, 3)),
+    asking("overdue_messages", st.integers(1, 3), st.just({"TestServiceName": 1, "other": 0}), retry_limits),
+    asking("retry_messages", message_ids),
     asking("add_client", clients, new_clients),
     asking("blacklist_client", clients),
     asking("store_file", st.just("a"), file_names, st.binary(max_size=3)),
@@ -198,6 +203,7 @@ class EquivalenceTests(SynchronousTestCase):
             lambda store: store.message_results([message_id(number) for number in range(8)]),
             lambda store: store.client_data([C1, C2, C3]),
             lambda store: store.next_overdue(),
+            lambda store: store.dead_message_counts(),
             *(lambda store, one=one: store.read_file("a", one) for one in "xy"),
             *(lambda store, one=one: store.stat_file("a", one) for one in "xy"),
             *(lambda store, one=one: store.get_messages([message_id(one)], True) for one in range(8)),
@@ -214,6 +220,7 @@ def _operation(name: str) -> str:
     plain = (
         "delete_pending_messages",
         "overdue_messages",
+        "retry_messages",
         "add_client",
         "blacklist_client",
         "store_file",

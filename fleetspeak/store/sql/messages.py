@@ -1,7 +1,8 @@
 """Messages: storing them, their results, reading them.
 
-A message is pending exactly as long as its ``processed_time_seconds`` is NULL, and exactly then it has a row in
-``pending_messages``, which is the only place its payload is in.
+A message is pending exactly as long as its ``processed_time_seconds`` is NULL.  Then it has a row in
+``pending_messages``, which is the only place its payload is in; otherwise it has one only if it is a dead letter (see
+`fleetspeak.store.sql.overdue`).
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from fleetspeak.store.sql.rows import (
     result_of,
 )
 from fleetspeak.store.sql.statements import insert, rows_in, run_in, update_joined
-from fleetspeak.store.timing import Timing
+from fleetspeak.store.timing import NEVER_DUE, Timing
 
 _PENDING_COLUMNS = ("for_server", "message_id", "retry_count", "scheduled_time", "data_type_url", "data_value")
 _GIVEN_RESULT = ("message_id", *RESULT_COLUMNS)
@@ -70,7 +71,8 @@ def _merge_known(db: Connection, rows: MessageRows) -> list[tuple[bool, bytes, s
         # A success counts in any case, a failure only for a message that has no result.
         "messages.message_id = given.message_id AND (given.failed IS NULL OR messages.processed_time_seconds IS NULL)",
     )
-    end_pending(db, list(results))
+    end_pending(db, [message_id for message_id, result in results.items() if result[2] is None])
+    _end_pending_of_failed(db, [message_id for message_id, result in results.items() if result[2] is not None])
     waiting = {payload[1]: payload for payload in reversed(rows.payloads) if payload[1] not in results}
     processed = rows_in(
         db,
@@ -194,6 +196,16 @@ def mark_processed(db: Connection, message_ids: Sequence[bytes], now_ns: int) ->
         message_ids,
     )
     end_pending(db, message_ids)
+
+
+def _end_pending_of_failed(db: Connection, message_ids: Sequence[bytes]) -> None:
+    """The same for messages that fail now, or had failed: a dead letter stays one."""
+    run_in(
+        db,
+        "DELETE FROM pending_messages WHERE scheduled_time <> ? AND message_id IN ({keys})",
+        (NEVER_DUE,),
+        message_ids,
+    )
 
 
 def end_pending(db: Connection, message_ids: Sequence[bytes]) -> None:

@@ -1,4 +1,4 @@
-"""Pending messages: of clients, for listings and deletion; for server services, when they are overdue."""
+"""Pending messages: of clients, for listings and deletion; for server services, when the next one is due."""
 
 from __future__ import annotations
 
@@ -6,15 +6,12 @@ from collections.abc import Sequence
 from itertools import chain
 from typing import Any
 
-from fleetspeak.ids import NO_CLIENT, ClientId
+from fleetspeak.ids import ClientId
 from fleetspeak.pb import common
-from fleetspeak.records import Claim
-from fleetspeak.store.allotment import Allotment
-from fleetspeak.store.checks import age
 from fleetspeak.store.sql.dialect import Connection
-from fleetspeak.store.sql.messages import end_pending, get, read_pending
-from fleetspeak.store.sql.statements import rows_in, run_in, update_joined
-from fleetspeak.store.timing import Timing
+from fleetspeak.store.sql.messages import end_pending, get
+from fleetspeak.store.sql.statements import rows_in, run_in
+from fleetspeak.store.timing import NEVER_DUE, Timing
 
 REMOVED = "Removed by admin action."
 
@@ -52,36 +49,10 @@ def delete(db: Connection, client_ids: Sequence[ClientId], *, timing: Timing) ->
     end_pending(db, found)
 
 
-def overdue(db: Connection, limit: int, *, timing: Timing) -> list[common.Message]:
-    """Claim messages for server services, the longest overdue first, and put them off."""
-    now_ns = timing.now_ns()
-    due = db.rows(
-        "SELECT p.message_id, p.retry_count, LENGTH(p.data_value)"
-        f" FROM pending_messages AS p {db.dialect.in_order} messages AS m ON m.message_id = p.message_id"
-        " WHERE p.for_server = 1 AND p.scheduled_time <= ? ORDER BY p.scheduled_time LIMIT ?" + db.dialect.lock,
-        (now_ns // 1000, limit),
-    )
-    allotment = Allotment(Claim(NO_CLIENT, limit))
-    taken = [(message_id, retries + 1) for message_id, retries, size in due if allotment.take("", size or 0)]
-    messages = read_pending(db, [message_id for message_id, _ in taken])
-    flat: list[Any] = []
-    for message_id, retries in taken:
-        flat += (message_id, retries, timing.server_due(now_ns, retries))
-    update_joined(
-        db,
-        "pending_messages",
-        ("retry_count", "scheduled_time"),
-        ("message_id", "retry_count", "scheduled_time"),
-        flat,
-        "pending_messages.message_id = given.message_id",
-    )
-    return sorted(messages.values(), key=age)
-
-
 def next_overdue(db: Connection) -> int | None:
     """When (ns) the next message for a server service is due."""
     rows = db.rows(
         f"SELECT p.scheduled_time FROM pending_messages AS p {db.dialect.in_order} messages AS m"
         " ON m.message_id = p.message_id WHERE p.for_server = 1 ORDER BY p.scheduled_time LIMIT 1"
     )
-    return rows[0][0] * 1000 if rows else None
+    return rows[0][0] * 1000 if rows and rows[0][0] != NEVER_DUE else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -16,6 +16,7 @@ from fleetspeak.ids import ClientId, MessageId
 from fleetspeak.interfaces import IStore
 from fleetspeak.pb import admin, broadcasts, common, monitoring, resource
 from fleetspeak.records import (
+    NO_LIMITS,
     Ack,
     ActiveBroadcast,
     Allocation,
@@ -33,10 +34,11 @@ from fleetspeak.records import (
     FileStat,
     Label,
     ResultUpdate,
+    RetryLimits,
     StoredFile,
 )
 from fleetspeak.store import checks
-from fleetspeak.store.sql import audit, clients, exchange, files, pending, usage
+from fleetspeak.store.sql import audit, clients, exchange, files, overdue, pending, usage
 from fleetspeak.store.sql import broadcasts as _broadcasts
 from fleetspeak.store.sql import claims as _claims
 from fleetspeak.store.sql import contacts as _contacts
@@ -79,7 +81,8 @@ class SqlStore:
         self._claim = partial(_claims.client_messages_for_processing, timing=timing)
         self._record_contacts = partial(_contacts.record_each, timing=timing)
         self._delete_pending = partial(pending.delete, timing=timing)
-        self._overdue = partial(pending.overdue, timing=timing)
+        self._overdue = partial(overdue.overdue, timing=timing)
+        self._retry = partial(overdue.retry, timing=timing)
         self._add_client = partial(clients.add, timing=timing)
         self._record_usage = partial(usage.record, timing=timing)
         self._create_broadcast = partial(_broadcasts.create, timing=timing)
@@ -183,13 +186,23 @@ class SqlStore:
         """See `IStore`."""
         return _plain(self._writer, partial(self._delete_pending, client_ids=tuple(client_ids)))
 
-    def overdue_messages(self, limit: int) -> Deferred[list[common.Message]]:
+    def overdue_messages(
+        self, limit: int, room: Mapping[str, int] | None = None, limits: RetryLimits = NO_LIMITS
+    ) -> Deferred[list[common.Message]]:
         """See `IStore`."""
-        return _plain(self._writer, partial(self._overdue, limit=limit))
+        return _plain(self._writer, partial(self._overdue, limit=limit, room=dict(room or {}), limits=limits))
 
     def next_overdue(self) -> Deferred[int | None]:
         """See `IStore`."""
         return _plain(self._reader, pending.next_overdue)
+
+    def retry_messages(self, message_ids: Sequence[MessageId]) -> Deferred[int]:
+        """See `IStore`."""
+        return _plain(self._writer, partial(self._retry, message_ids=tuple(dict.fromkeys(message_ids))))
+
+    def dead_message_counts(self) -> Deferred[dict[str, int]]:
+        """See `IStore`."""
+        return _plain(self._lister, overdue.dead_counts)
 
     # -- clients
 

@@ -15,6 +15,7 @@ from fleetspeak.testing.storecontract.base import StoreClock
 from fleetspeak.testing.storecontract.broadcasts import BroadcastsContract
 from fleetspeak.testing.storecontract.clients import ClientsContract
 from fleetspeak.testing.storecontract.concurrency import ConcurrencyContract
+from fleetspeak.testing.storecontract.deadletters import DeadLettersContract
 from fleetspeak.testing.storecontract.delivery import DeliveryContract
 from fleetspeak.testing.storecontract.exchange import ExchangeContract
 from fleetspeak.testing.storecontract.files import FilesContract
@@ -24,6 +25,7 @@ from fleetspeak.testing.storecontract.messages import MessagesContract
 class StoreContract(
     MessagesContract,
     DeliveryContract,
+    DeadLettersContract,
     ExchangeContract,
     ConcurrencyContract,
     ClientsContract,
@@ -39,6 +41,7 @@ __all__ = [
     "BroadcastsContract",
     "ClientsContract",
     "ConcurrencyContract",
+    "DeadLettersContract",
     "DeliveryContract",
     "ExchangeContract",
     "FilesContract",
