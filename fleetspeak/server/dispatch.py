@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from fleetspeak.ids import ClientId
-from fleetspeak.server.stats import NO_STATS, ServerStats
 
 
 class Registration:
@@ -29,8 +28,7 @@ class Dispatcher:
     There is one place for each client id: a newer stream takes over from an older one.
     """
 
-    def __init__(self, stats: ServerStats = NO_STATS) -> None:
-        self._stats = stats
+    def __init__(self) -> None:
         self._registrations: dict[ClientId, Registration] = {}
 
     def __len__(self) -> int:
@@ -43,7 +41,6 @@ class Dispatcher:
         """
         registration = Registration(self, client_id, wake)
         self._registrations[client_id] = registration
-        self._stats.streams_changed(len(self._registrations))
         return registration
 
     def client_ids(self) -> list[ClientId]:
@@ -62,4 +59,3 @@ class Dispatcher:
         """Take `registration` out if it is still the current one."""
         if self._registrations.get(client_id) is registration:
             del self._registrations[client_id]
-            self._stats.streams_changed(len(self._registrations))
