@@ -30,6 +30,11 @@ class NotProcessed(FleetspeakError):
 class NotAuthorized(FleetspeakError):
     """An authorizer refused this contact."""
 
+    def __init__(self, text: str, stage: str = "") -> None:
+        """@param stage: at which this was, as `IServerStats.contact_refused` has it."""
+        super().__init__(text)
+        self.stage = stage
+
 
 class NotReady(FleetspeakError):
     """The server is starting or stopping; the client shall come again."""

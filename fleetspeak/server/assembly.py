@@ -68,7 +68,7 @@ class Server:
         self.stats = ServerStats(collectors, reactor)
         self.store: IStore = store or _store(settings, reactor, now_ns, uniform)
         self.files = Files(StoredFiles(self.store), file_stores)
-        self.dispatcher = Dispatcher()
+        self.dispatcher = Dispatcher(self.stats)
         self.cache = ClientCache(self.store.client_data, reactor.seconds)
         self.manager = ServiceManager(reactor, now_ns, self.stats)
         self.backlog = Backlog(self.store, self.manager, reactor, now_ns, uniform)
@@ -81,6 +81,7 @@ class Server:
             self.manager,
             self.backlog,
             now_ns,
+            self.stats,
         )
         self.broadcasts = BroadcastManager(
             self.store,
@@ -90,6 +91,7 @@ class Server:
             poll_time=settings.broadcast_poll_time,
             rate=settings.broadcast_rate,
             uniform=uniform,
+            stats=self.stats,
         )
         self._install_services(factories, now_ns)
         self.frontend = self._frontend(now_ns)
@@ -164,8 +166,9 @@ class Server:
             streaming_to=self.notifier.address,
             now_ns=now_ns,
             broadcaster=self.broadcasts,
+            stats=self.stats,
         )
-        return HttpsFrontend(contacts, authorizer, settings, self.reactor, files=self.files)
+        return HttpsFrontend(contacts, authorizer, settings, self.reactor, files=self.files, stats=self.stats)
 
     def _admin(self) -> AdminServer | None:
         if self.settings.admin_address is None:

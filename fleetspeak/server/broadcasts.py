@@ -28,6 +28,7 @@ from fleetspeak.interfaces import IStore
 from fleetspeak.pb import common
 from fleetspeak.program.awaiting import when_done
 from fleetspeak.records import UNLIMITED, ActiveBroadcast, BroadcastSend, Label
+from fleetspeak.server.stats import NO_STATS, ServerStats
 
 RATE = 500.0
 """Connected clients a second that are sent a new broadcast, if nobody says otherwise: each costs a look and a write,
@@ -73,6 +74,7 @@ class BroadcastManager:
         poll_time: float = 60.0,
         rate: float = RATE,
         uniform: Callable[[], float] = random.random,
+        stats: ServerStats = NO_STATS,
     ) -> None:
         """@param poll_time: seconds; a refresh follows the one before after once to twice as many.
         @param rate: connected clients a second that are sent a new broadcast."""
@@ -81,6 +83,7 @@ class BroadcastManager:
         self._now_ns = now_ns
         self._poll_time = poll_time
         self._uniform = uniform
+        self._stats = stats
         self._spread = _Spread(streams, reactor, rate)
         self._entries: dict[bytes, Entry] = {}
         self._active: list[bytes] = []
@@ -198,7 +201,11 @@ class BroadcastManager:
                 self._settle(entry, outcome)
         for entry, outcome in zip(entries, outcomes, strict=True):
             self._explain(entry, client_id, outcome)
-        return [send.message for send, outcome in zip(sends, outcomes, strict=True) if outcome is None]
+        sent = [send for send, outcome in zip(sends, outcomes, strict=True) if outcome is None]
+        for send in sent:
+            self._stats.message_saved(send.message, True, None)
+            self._stats.broadcast_sent(send.broadcast_id)
+        return [send.message for send in sent]
 
     def _settle(self, entry: Entry, outcome: StoreError | None) -> None:
         entry.users -= 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from fleetspeak.ids import ClientId
+from fleetspeak.server.stats import NO_STATS, ServerStats
 
 
 class Registration:
@@ -28,7 +29,8 @@ class Dispatcher:
     There is one place for each client id: a newer stream takes over from an older one.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, stats: ServerStats = NO_STATS) -> None:
+        self._stats = stats
         self._registrations: dict[ClientId, Registration] = {}
 
     def __len__(self) -> int:
@@ -41,6 +43,7 @@ class Dispatcher:
         """
         registration = Registration(self, client_id, wake)
         self._registrations[client_id] = registration
+        self._stats.streams_changed(len(self._registrations))
         return registration
 
     def client_ids(self) -> list[ClientId]:
@@ -59,3 +62,4 @@ class Dispatcher:
         """Take `registration` out if it is still the current one."""
         if self._registrations.get(client_id) is registration:
             del self._registrations[client_id]
+            self._stats.streams_changed(len(self._registrations))

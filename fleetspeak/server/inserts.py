@@ -14,9 +14,11 @@ from fleetspeak.ids import ClientId, MessageId
 from fleetspeak.interfaces import INotifier, IStore
 from fleetspeak.pb import common
 from fleetspeak.program.awaiting import when_done
+from fleetspeak.records import ClientData
 from fleetspeak.server.notify.local import LOCAL
 from fleetspeak.server.services.backlog import Backlog, results
 from fleetspeak.server.services.manager import Lookup, ServiceManager
+from fleetspeak.server.stats import NO_STATS, ServerStats
 
 MAX_MESSAGE = 2 * 1024 * 1024
 """Most bytes of a serialized message for a client: what a client can take in one channel frame."""
@@ -45,6 +47,7 @@ class Inserter:
         manager: ServiceManager,
         backlog: Backlog,
         now_ns: Callable[[], int],
+        stats: ServerStats = NO_STATS,
     ) -> None:
         self._store = store
         self._lookup = lookup
@@ -53,6 +56,7 @@ class Inserter:
         self._manager = manager
         self._backlog = backlog
         self._now_ns = now_ns
+        self._stats = stats
         self._at_once: dict[MessageId, Deferred[None]] = {}
 
     async def insert(self, message: common.Message) -> None:
@@ -64,9 +68,9 @@ class Inserter:
         """
         _complete(message, self._now_ns())
         client_id = _destination(message)
-        if client_id:
-            await self._check_for_client(client_id, message)
+        client = await self._check_for_client(client_id, message) if client_id else None
         message.ClearField("result")
+        self._stats.message_saved(message, bool(client_id), client)
         await self._store.store_messages([message])
         if client_id:
             await self._push(client_id)
@@ -78,8 +82,9 @@ class Inserter:
         while self._at_once:
             await when_done(next(iter(self._at_once.values())))
 
-    async def _check_for_client(self, client_id: ClientId, message: common.Message) -> None:
-        if await self._lookup(client_id) is None:
+    async def _check_for_client(self, client_id: ClientId, message: common.Message) -> ClientData:
+        client = await self._lookup(client_id)
+        if client is None:
             raise NotFound(f"expected 1 destination client result, got 0: there is no client {ids.show(client_id)}")
         size = message.ByteSize()
         if size > MAX_MESSAGE:
@@ -87,6 +92,7 @@ class Inserter:
                 f"message intended for client {ids.show(client_id)} is of size {size}, "
                 f"which exceeds the {MAX_MESSAGE}-byte limit"
             )
+        return client
 
     async def _push(self, client_id: ClientId) -> None:
         """Best effort: the message is committed, and the client's next contact takes it in any case."""

@@ -17,7 +17,9 @@ from fleetspeak.pb import broadcasts, common
 from fleetspeak.records import UNLIMITED, ClientData, Label, ResultUpdate
 from fleetspeak.server.broadcasts import LOOK, BroadcastManager
 from fleetspeak.server.dispatch import Dispatcher
+from fleetspeak.server.stats import ServerStats
 from fleetspeak.store.memory import MemoryStore
+from fleetspeak.testing.serverside import RecordingServerStats
 from tests.server.contact.world import ADDRESS, START_NS, World, for_client, identity, wrapped
 
 LINUX = frozenset({Label("client", "linux")})
@@ -99,6 +101,17 @@ class TakeTests(ManagerCase):
         self.assertFalse(manager.may_have(client_id(1), frozenset()), "nothing is asked of the store any more")
         self.assertEqual(self.take(self.manager(), client_id(1)), [], "nor sent by another server")
         self.assertEqual(len(self.take(manager, client_id(2))), 1)
+
+    def test_each_client_that_it_is_sent_to_is_told_to_collectors(self) -> None:
+        self.add_clients(2)
+        self.create(broadcast())
+        heard = RecordingServerStats()
+        manager = self.manager(stats=ServerStats([heard], self.clock))
+        for _ in range(2):
+            for one in (client_id(1), client_id(2)):
+                self.take(manager, one)
+        self.assertEqual(heard.calls("broadcast_sent"), [(broadcast().broadcast_id,)] * 2)
+        self.assertEqual([call[1] for call in heard.calls("message_saved")], [True, True])
 
     def test_labels(self) -> None:
         self.add_clients(1)

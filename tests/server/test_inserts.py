@@ -21,8 +21,10 @@ from fleetspeak.server.inserts import MAX_MESSAGE, Inserter
 from fleetspeak.server.notify.local import LocalNotifier
 from fleetspeak.server.services.backlog import Backlog
 from fleetspeak.server.services.manager import ServiceContext, ServiceManager
+from fleetspeak.server.stats import ServerStats
 from fleetspeak.store.memory import MemoryStore
 from fleetspeak.store.outcome import only
+from fleetspeak.testing.serverside import RecordingServerStats
 from tests.server.services.doubles import InstantService, SlowService
 
 START = 100_000 * 10**9
@@ -59,8 +61,16 @@ class InsertCase(SynchronousTestCase):
         return START + int(self.clock.seconds() * 1e9)
 
     def make_inserter(self, notifier: INotifier) -> Inserter:
+        self.heard = RecordingServerStats()
         return Inserter(
-            self.store, self.cache.lookup, self.dispatcher.dispatch, notifier, self.manager, self.backlog, self.now
+            self.store,
+            self.cache.lookup,
+            self.dispatcher.dispatch,
+            notifier,
+            self.manager,
+            self.backlog,
+            self.now,
+            ServerStats([self.heard], self.clock),
         )
 
     def insert(self, message: common.Message) -> Deferred[None]:
@@ -92,6 +102,13 @@ class ClientMessageTests(InsertCase):
         self.clock.advance(1)
         [claimed] = self.successResultOf(only(self.store.client_messages_for_processing([Claim(C1)])))
         self.assertEqual(claimed.data.value, b"payload")
+
+    def test_it_is_told_as_saved_for_a_client_or_not(self) -> None:
+        for_client, for_server = to_client(), to_server()
+        self.successResultOf(self.insert(for_client))
+        self.successResultOf(self.insert(for_server))
+        known = ClientData(key=b"k")
+        self.assertEqual(self.heard.calls("message_saved"), [(for_client, True, known), (for_server, False, None)])
 
     def test_the_clients_stream_here_is_woken_after_the_commit(self) -> None:
         woken: list[int] = []

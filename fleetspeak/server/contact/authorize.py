@@ -20,13 +20,13 @@ def claim_of(client_id: ClientId, wrapped: common.WrappedContactData) -> Claimed
 def allow_contact(authorizer: IAuthorizer, address: str, claim: Claimed) -> None:
     """The stage that knows the key.  Raises NotAuthorized."""
     if not authorizer.allow_contact(address, claim):
-        raise NotAuthorized("the authorizer refuses this contact")
+        raise NotAuthorized("the authorizer refuses this contact", "contact")
 
 
 def allow_client(authorizer: IAuthorizer, address: str, claim: Claimed, client: ClientData | None) -> None:
     """The stage that knows the client's record.  Raises NotAuthorized."""
     if not authorizer.allow_client(address, claim, client):
-        raise NotAuthorized("the authorizer refuses this client")
+        raise NotAuthorized("the authorizer refuses this client", "client")
 
 
 def validate(
@@ -39,5 +39,5 @@ def validate(
     """The stage that knows everything.  Returns what is noted on each message.  Raises NotAuthorized."""
     tags = authorizer.validate(address, claim, client, signatures)
     if tags is None:
-        raise NotAuthorized("the authorizer refuses what the client's signatures say")
+        raise NotAuthorized("the authorizer refuses what the client's signatures say", "signatures")
     return tags

@@ -22,6 +22,7 @@ from fleetspeak.server.contact.session import Session
 from fleetspeak.server.contact.signatures import check_signatures
 from fleetspeak.server.contact.write import write
 from fleetspeak.server.dispatch import Dispatcher
+from fleetspeak.server.stats import NO_STATS, ServerStats
 from fleetspeak.store.outcome import only
 
 CLIENT = "client"
@@ -61,6 +62,7 @@ class ContactHandler:
         now_ns: Callable[[], int] = time.time_ns,
         nonce: Callable[[], int] = random_nonce,
         broadcaster: Broadcaster | None = None,
+        stats: ServerStats = NO_STATS,
     ) -> None:
         """`streaming_to` is the notifier's address: what other servers must know to reach this one's streams."""
         self._store = store
@@ -72,6 +74,7 @@ class ContactHandler:
         self._now_ns = now_ns
         self._nonce = nonce
         self._broadcaster: Broadcaster = broadcaster or NoBroadcasts()
+        self._stats = stats
 
     async def first(
         self,
@@ -113,6 +116,7 @@ class ContactHandler:
         messages = take_in_all(data.messages, session.client_id, tags, self._now_ns())
         if messages:
             await process(self._store, self._ingestor, messages, session.client, is_new=False)
+            self._count_saved(messages, session)
             await write(self._store, Exchange(messages, contact_id=session.contact_id))
         return bool(data.AllowedMessages) and session.tokens.grant(data.AllowedMessages)
 
@@ -135,13 +139,14 @@ class ContactHandler:
         client_id = identity.client_id
         claim = authorize.claim_of(client_id, wrapped)
         authorize.allow_contact(self._authorizer, address, claim)
-        known = await self._cache.lookup(client_id)
+        cached = self._cache.get(client_id)
+        known = cached or await self._cache.lookup(client_id)
         check_key(identity, known)
         authorize.allow_client(self._authorizer, address, claim, known)
         tags = self._validate(address, claim, known, wrapped)
         data = parse(wrapped)
         client = known or ClientData(identity.key, _labels(claim))
-        session = Session(address, identity, client, self._nonce())
+        session = Session(address, identity, client, self._nonce(), cache_hit=cached is not None)
         session.tokens.start(data.AllowedMessages)
         messages = take_in_all(data.messages, client_id, tags, self._now_ns())
         return _Admitted(session, data, messages, is_new=known is None)
@@ -162,8 +167,10 @@ class ContactHandler:
                 enrolled = await write(self._store, Exchange(contact=contact, new_client=new_client))
                 session.contact_id, contact, new_client = enrolled.contact_id, None, None
             await process(self._store, self._ingestor, messages, session.client, admitted.is_new)
+            self._count_saved(messages, session)
         if session.client.blacklisted:
             request = outgoing.rekey_request(session.client_id, self._now_ns())
+            self._stats.message_saved(request, True, session.client)
             await self._write(session, Exchange([*messages, request], contact, session.contact_id, new_client))
             return [request]
         claim = outgoing.claim_for(session)
@@ -171,6 +178,11 @@ class ContactHandler:
         taken = await self._write(session, exchange)
         outgoing.spend(session, taken)
         return await outgoing.with_broadcasts(self._broadcaster, session, taken)
+
+    def _count_saved(self, messages: Sequence[common.Message], session: Session) -> None:
+        if self._stats.active:
+            for message in messages:
+                self._stats.message_saved(message, False, session.client)
 
     def _contact(self, admitted: _Admitted) -> Contact:
         """How the contact is recorded."""

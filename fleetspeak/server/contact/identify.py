@@ -45,7 +45,7 @@ def check_key(identity: Identity, client: ClientData | None) -> None:
     An id is only 64 bits of a hash, so a second key with the same id can be searched for.
     """
     if client is not None and client.key != identity.key:
-        raise NotAuthorized("another key is known for this client id")
+        raise NotAuthorized("another key is known for this client id", "key")
 
 
 def _public_der(certificate: x509.Certificate) -> bytes:

@@ -26,6 +26,8 @@ class Session:
     """The same for everything that is sent on this connection."""
     contact_id: str = ""
     tokens: TokenLedger = field(default_factory=TokenLedger)
+    cache_hit: bool = False
+    """The client was known without asking the store."""
     registration: Registration | None = None
     """By which notifications reach a stream."""
 

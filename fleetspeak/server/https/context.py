@@ -8,9 +8,12 @@ from dataclasses import dataclass, field
 
 from twisted.internet.interfaces import IReactorTime
 
+from fleetspeak.ids import ClientId
 from fleetspeak.server.contact.handler import ContactHandler
 from fleetspeak.server.https.refusals import Refusals
 from fleetspeak.server.https.running import Running
+from fleetspeak.server.stats import NO_STATS, ServerStats
+from fleetspeak.server.stats.meter import PollMeter
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,3 +41,8 @@ class Context:
     times: StreamTimes = field(default_factory=StreamTimes)
     uniform: Callable[[], float] = random.random
     """From 0 to 1, for what must not happen everywhere at the same time."""
+    stats: ServerStats = NO_STATS
+
+    def meter(self, poll_type: str, client_id: ClientId) -> PollMeter | None:
+        """For an exchange that begins now; None if nobody listens."""
+        return PollMeter(self.stats, poll_type, client_id) if self.stats.active else None

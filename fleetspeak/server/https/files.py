@@ -19,6 +19,7 @@ from fleetspeak.server.files import Files
 from fleetspeak.server.https.refusals import Refusals
 from fleetspeak.server.https.running import Running
 from fleetspeak.server.https.streamrequest import REQUEST_LIMIT, StreamedRequest, show_address
+from fleetspeak.server.stats import NO_STATS, ServerStats
 from fleetspeak.wire import fileanswer
 
 PREFIX = b"/files/"
@@ -48,6 +49,7 @@ class FileServer:
         clock: IReactorTime,
         authorizer: IAuthorizer | None,
         identity_of: Callable[[StreamedRequest], Identity],
+        stats: ServerStats = NO_STATS,
     ) -> None:
         """
         @param authorizer: whom to ask; None: everyone who can connect may read.
@@ -59,6 +61,7 @@ class FileServer:
         self._unauthorized = Refusals(clock, REFUSAL_INTERVAL)
         self._authorizer = authorizer
         self._identity_of = identity_of
+        self._stats = stats
 
     def route(self, request: StreamedRequest) -> Download | None:
         """Make the handler of a request; None if it is answered already."""
@@ -89,6 +92,7 @@ class FileServer:
         address = show_address(request.client)
         if self._authorizer.allow_connection(address) and self._authorizer.allow_contact(address, claim):
             return True
+        self._stats.contact_refused("file")
         self._unauthorized.refuse(request, identity, 401, "unauthorized")
         return False
 

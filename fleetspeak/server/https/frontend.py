@@ -31,6 +31,7 @@ from fleetspeak.server.https.refusals import Refusals
 from fleetspeak.server.https.running import Running
 from fleetspeak.server.https.site import Site, identity_of
 from fleetspeak.server.https.streamrequest import show_address
+from fleetspeak.server.stats import NO_STATS, ServerStats
 
 BACKLOG = 1024
 """Connections that wait to be accepted: a fleet comes back all at once."""
@@ -57,12 +58,21 @@ class AdmittingTls(TLSMemoryBIOFactory):
     # Twisted's default gathers small writes until the reactor's next turn; ours are whole records already.
     protocol = TLSMemoryBIOProtocol
 
-    def __init__(self, tls: IOpenSSLServerConnectionCreator, site: Site, clock: Any, authorizer: IAuthorizer) -> None:
+    def __init__(
+        self,
+        tls: IOpenSSLServerConnectionCreator,
+        site: Site,
+        clock: Any,
+        authorizer: IAuthorizer,
+        stats: ServerStats = NO_STATS,
+    ) -> None:
         super().__init__(tls, isClient=False, wrappedFactory=site, clock=clock)
         self._authorizer = authorizer
+        self._stats = stats
 
     def buildProtocol(self, addr: IAddress | None) -> Any:  # noqa: N802
         if addr is not None and not self._authorizer.allow_connection(show_address(addr)):
+            self._stats.contact_refused("connection")
             return None  # Twisted then closes the connection, before a byte is written
         return super().buildProtocol(addr)
 
@@ -80,6 +90,7 @@ class HttpsFrontend:
         files: Files | None = None,
         times: StreamTimes | None = None,
         uniform: Callable[[], float] = random.random,
+        stats: ServerStats = NO_STATS,
     ) -> None:
         """
         @param settings: of which this takes the https address, certificate chain, key, whether there are streams, and
@@ -90,15 +101,16 @@ class HttpsFrontend:
         self._reactor = reactor
         self._address = settings.https_address or ("", 0)
         self._running = Running()
-        context = Context(contacts, reactor, Refusals(reactor), self._running, times or StreamTimes(), uniform)
+        refusals = Refusals(reactor, stats=stats)
+        context = Context(contacts, reactor, refusals, self._running, times or StreamTimes(), uniform, stats)
         asked = authorizer if settings.file_authorization else None
         self._site = Site(
             context,
             streaming=settings.streaming,
-            files=FileServer(files, self._running, reactor, asked, identity_of) if files else None,
+            files=FileServer(files, self._running, reactor, asked, identity_of, stats) if files else None,
         )
         tls = server_options(settings.certificate_chain, settings.key)
-        self._factory = AdmittingTls(tls, self._site, reactor, authorizer)
+        self._factory = AdmittingTls(tls, self._site, reactor, authorizer, stats)
         self._port: IListeningPort | None = None
 
     async def open(self) -> IAddress:

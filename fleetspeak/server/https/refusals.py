@@ -12,6 +12,7 @@ from fleetspeak.errors import FleetspeakError, NotAuthorized, NotReady, StoreErr
 from fleetspeak.server.contact.identify import Identity
 from fleetspeak.server.https.streamrequest import StreamedRequest, show_address
 from fleetspeak.server.services.sparselog import SparseLog
+from fleetspeak.server.stats import NO_STATS, ServerStats
 
 LOG_INTERVAL = 1.0
 """Seconds between two lines: what a whole fleet does wrong must not fill the disk."""
@@ -20,10 +21,11 @@ log = Logger()
 
 
 class Refusals:
-    """Answers requests that cannot be served, and logs that, sparsely."""
+    """Answers requests that cannot be served, counts and logs that, the latter sparsely."""
 
-    def __init__(self, clock: IReactorTime, interval: float = LOG_INTERVAL) -> None:
+    def __init__(self, clock: IReactorTime, interval: float = LOG_INTERVAL, stats: ServerStats = NO_STATS) -> None:
         """`interval`: seconds between two lines."""
+        self._stats = stats
         self._refused = SparseLog(clock, interval)
         self._ended = SparseLog(clock, interval)
 
@@ -36,6 +38,7 @@ class Refusals:
         detail: Exception | None = None,
     ) -> None:
         """Answer `request` with `code` and `text`; `detail` is for the log only."""
+        self._count(detail)
         if self._refused.due():
             log.warn(
                 "{path} from {address}, client {client_id}, refused with {code}: {reason} ({more} more since the last "
@@ -62,6 +65,7 @@ class Refusals:
 
     def failed(self, request: StreamedRequest, identity: Identity, failure: Failure) -> None:
         """Note that something did not work; with a traceback if it is an error of ours."""
+        self._count(failure.value)
         if isinstance(failure.value, FleetspeakError):
             self.ended(request, identity, failure.value)
         elif isinstance(failure.value, TimeoutError):
@@ -72,6 +76,10 @@ class Refusals:
                 failure=failure,
                 client_id=ids.show(identity.client_id),
             )
+
+    def _count(self, error: BaseException | None) -> None:
+        if isinstance(error, NotAuthorized):
+            self._stats.contact_refused(error.stage)
 
 
 def answer_to(error: FleetspeakError) -> tuple[int, str]:

@@ -9,6 +9,7 @@ from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import ServerFactory
 
 from fleetspeak.errors import ProtocolError
+from fleetspeak.records import ClientPoll
 from fleetspeak.server.contact.identify import Identity, identify
 from fleetspeak.server.https.body import MAX_BODY, is_known_encoding
 from fleetspeak.server.https.context import Context
@@ -16,6 +17,7 @@ from fleetspeak.server.https.files import PREFIX, FileServer
 from fleetspeak.server.https.poll import Poll
 from fleetspeak.server.https.stream import Stream
 from fleetspeak.server.https.streamrequest import BodyHandler, StreamedRequest, StreamingChannel
+from fleetspeak.server.stats.meter import POLL, STREAM_START
 
 MESSAGE = b"/message"
 STREAMING_MESSAGE = b"/streaming-message"
@@ -45,10 +47,12 @@ class Site(ServerFactory):
     def connected(self, channel: StreamingChannel) -> None:
         """A connection begins."""
         self._channels.add(channel)
+        self._context.stats.connections_changed(len(self._channels))
 
     def disconnected(self, channel: StreamingChannel) -> None:
         """A connection is gone."""
         self._channels.discard(channel)
+        self._context.stats.connections_changed(len(self._channels))
         if not self._channels:
             waiters, self._waiters = self._waiters, []
             for waiter in waiters:
@@ -95,6 +99,7 @@ class Site(ServerFactory):
             code, text = refusal
         except ProtocolError as error:
             code, text = 400, str(error)
+        self._context.stats.client_poll(ClientPoll(POLL if kind is Poll else STREAM_START, code))
         self._context.refusals.refuse(request, None, code, text)
         return None
 

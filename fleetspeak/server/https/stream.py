@@ -12,6 +12,7 @@ from fleetspeak.core.streamlife import StreamLife, StreamState
 from fleetspeak.errors import FleetspeakError, ProtocolError
 from fleetspeak.pb import common
 from fleetspeak.program.awaiting import failure_of
+from fleetspeak.records import ClientPoll
 from fleetspeak.server.contact.identify import Identity
 from fleetspeak.server.contact.outgoing import may_be_more
 from fleetspeak.server.contact.session import Session
@@ -21,6 +22,7 @@ from fleetspeak.server.https.context import Context
 from fleetspeak.server.https.pushing import Pusher
 from fleetspeak.server.https.refusals import answer_to
 from fleetspeak.server.https.streamrequest import StreamedRequest, show_address
+from fleetspeak.server.stats.meter import STREAM_FROM_CLIENT, STREAM_START, STREAM_TO_CLIENT, PollMeter
 from fleetspeak.wire import contact, streamframes
 
 START_LIMIT = 3 * 60.0
@@ -64,6 +66,7 @@ class Stream:
         "_identity",
         "_in_work",
         "_life",
+        "_meter",
         "_pumping",
         "_pusher",
         "_reader",
@@ -80,6 +83,8 @@ class Stream:
         self._context = context
         self._state = State.STARTING
         self._session: Session | None = None
+        self._meter = context.meter(STREAM_START, identity.client_id)
+        """Of the first exchange, while that lasts."""
         self._reader = RecordReader(encoding)
         self._acks = AckOrder()
         self._pusher = Pusher(
@@ -119,6 +124,7 @@ class Stream:
         self._pusher.cancel()
         self._end_session()
         if was_starting:
+            self._count_start(400)
             self._give_up()
         elif self._in_work:
             self._context.clock.callLater(LATE_LIMIT, self._give_up)
@@ -216,6 +222,8 @@ class Stream:
         work.addBoth(self._done, work, number, len(record))
 
     async def _start(self, record: bytes) -> None:
+        if self._meter is not None:
+            self._meter.read(len(record))
         try:
             wrapped = contact.unwrap(record)
         except ProtocolError as error:
@@ -236,7 +244,13 @@ class Stream:
 
     async def _handle(self, record: bytes) -> None:
         assert self._session is not None  # the first record is done
-        if await self._context.contacts.record(self._session, contact.unwrap(record)):
+        meter = self._context.meter(STREAM_FROM_CLIENT, self._identity.client_id)
+        has_tokens = await self._context.contacts.record(self._session, contact.unwrap(record))
+        if meter is not None:
+            meter.read(len(record))
+            meter.handled(cache_hit=True)
+            meter.finish(200)
+        if has_tokens:
             self._pusher.wake()
 
     def _done(self, result: object, work: Deferred[None], number: int, size: int) -> None:
@@ -256,6 +270,7 @@ class Stream:
         if self._state is State.STARTING:
             self._refuse(500, "error processing contact: internal error")
         elif self._is_reading:
+            self._count_bad_record(failure.value)
             self._end_reading()
 
     def _broken(self, error: ProtocolError) -> None:
@@ -263,6 +278,7 @@ class Stream:
             self._refuse(400, f"error reading body: {error}")
         else:
             self._context.refusals.ended(self._request, self._identity, error)
+            self._count_bad_record(error)
             self._end_reading()
 
     # -- records for the client
@@ -275,15 +291,49 @@ class Stream:
         self._context.refusals.failed(self._request, self._identity, failure_of(error))
 
     def _send_messages(self, messages: Sequence[common.Message]) -> None:
-        assert self._session is not None  # it is there before any message
-        self._write(common.ContactData(sequencing_nonce=self._session.sent_nonce, messages=messages))
+        session = self._session
+        assert session is not None  # it is there before any message
+        record = common.ContactData(sequencing_nonce=session.sent_nonce, messages=messages)
+        if self._context.stats.active:
+            self._write_and_count(record, session, messages)
+        else:
+            self._write(record)
 
     def _acknowledge(self, numbers: range) -> None:
         if numbers:
             self._write(*(common.ContactData(ack_index=number) for number in numbers))
 
-    def _write(self, *records: common.ContactData) -> None:
-        self._request.send(b"".join(streamframes.encode(record.SerializeToString()) for record in records))
+    def _write(self, *records: common.ContactData) -> int:
+        """Returns how many bytes these are."""
+        data = b"".join(streamframes.encode(record.SerializeToString()) for record in records)
+        self._request.send(data)
+        return len(data)
+
+    # -- what is counted
+
+    def _write_and_count(
+        self, record: common.ContactData, session: Session, messages: Sequence[common.Message]
+    ) -> None:
+        stats = self._context.stats
+        meter = self._meter or PollMeter(stats, STREAM_TO_CLIENT, self._identity.client_id)
+        meter.handled(session.cache_hit if meter is self._meter else True)
+        meter.wrote(self._write(record))
+        meter.finish(200)
+        self._meter = None
+        for message in messages:
+            stats.message_sent(message, session.client)
+
+    def _count_start(self, status: int) -> None:
+        if self._meter is not None:
+            self._meter.finish(status)
+            self._meter = None
+
+    def _count_bad_record(self, error: BaseException | None) -> None:
+        if isinstance(error, ProtocolError):
+            status = 400
+        else:
+            status = answer_to(error)[0] if isinstance(error, FleetspeakError) else 500
+        self._context.stats.client_poll(ClientPoll(STREAM_FROM_CLIENT, status, self._identity.client_id))
 
     # -- from one state to the next
 
@@ -339,6 +389,7 @@ class Stream:
 
     def _refuse(self, code: int, text: str, detail: Exception | None = None) -> None:
         self._state = State.OVER
+        self._count_start(code)
         self._context.refusals.refuse(self._request, self._identity, code, text, detail)
 
     def _give_up(self) -> None:

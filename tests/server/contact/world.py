@@ -12,7 +12,7 @@ from fleetspeak import ids
 from fleetspeak.core.authorization import CheckedSignature
 from fleetspeak.errors import StoreError
 from fleetspeak.ids import ClientId, MessageId
-from fleetspeak.interfaces import IAuthorizer
+from fleetspeak.interfaces import IAuthorizer, IServerStats
 from fleetspeak.pb import common
 from fleetspeak.records import ClientData, Exchange, Exchanged
 from fleetspeak.server.authorizers import AllowAll
@@ -21,6 +21,7 @@ from fleetspeak.server.cache import ClientCache
 from fleetspeak.server.contact.handler import ContactHandler
 from fleetspeak.server.contact.identify import Identity
 from fleetspeak.server.dispatch import Dispatcher
+from fleetspeak.server.stats import ServerStats
 from fleetspeak.store.memory import MemoryStore
 
 T = TypeVar("T")
@@ -149,14 +150,17 @@ class TestStore(MemoryStore):
 class World:
     """All that a pipeline needs."""
 
-    def __init__(self, authorizer: IAuthorizer | None = None) -> None:
+    def __init__(self, authorizer: IAuthorizer | None = None, collectors: Sequence[IServerStats] = ()) -> None:
         self.clock = Clock()
+        self.stats = ServerStats(collectors, self.clock)
         self.store = TestStore(self.now_ns)
         self.ingestor = RecordingIngestor()
         self.cache = ClientCache(self.store.client_data, self.clock.seconds)
-        self.dispatcher = Dispatcher()
+        self.dispatcher = Dispatcher(self.stats)
         self.nonces = iter(range(1001, 10_000))
-        self.broadcasts = BroadcastManager(self.store, self.dispatcher, self.clock, self.now_ns, uniform=lambda: 0.0)
+        self.broadcasts = BroadcastManager(
+            self.store, self.dispatcher, self.clock, self.now_ns, uniform=lambda: 0.0, stats=self.stats
+        )
         self.contacts = ContactHandler(
             self.store,
             authorizer or AllowAll(),
@@ -166,6 +170,7 @@ class World:
             now_ns=self.now_ns,
             nonce=lambda: next(self.nonces),
             broadcaster=self.broadcasts,
+            stats=self.stats,
         )
 
     def now_ns(self) -> int:

@@ -10,7 +10,7 @@ from twisted.internet.error import ConnectionDone
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
-from fleetspeak.interfaces import IAuthorizer
+from fleetspeak.interfaces import IAuthorizer, IServerStats
 from fleetspeak.pb import common
 from fleetspeak.server.contact.identify import Identity
 from fleetspeak.server.https.context import Context, StreamTimes
@@ -109,15 +109,22 @@ class Connection:
 class Server:
     """A site on a pipeline in memory."""
 
-    def __init__(self, authorizer: IAuthorizer | None = None, streaming: bool = True, **times: float) -> None:
-        self.world = World(authorizer)
+    def __init__(
+        self,
+        authorizer: IAuthorizer | None = None,
+        streaming: bool = True,
+        collectors: Sequence[IServerStats] = (),
+        **times: float,
+    ) -> None:
+        self.world = World(authorizer, collectors)
         self.clock = self.world.clock
         self.context = Context(
             self.world.contacts,
             self.clock,
-            Refusals(self.clock),
+            Refusals(self.clock, stats=self.world.stats),
             times=StreamTimes(**{"jitter": 0.0, **times}),
             uniform=lambda: 0.5,
+            stats=self.world.stats,
         )
         self.site = Site(self.context, streaming=streaming)
         self.site.is_ready = True
