@@ -25,10 +25,12 @@ from fleetspeak.interfaces.client import (
 from fleetspeak.interfaces.factory import IFactory
 from fleetspeak.interfaces.server import (
     IAuthorizer,
+    IBatchServerService,
     IFileStore,
     IFileStoreFactory,
     INotifier,
     IOpenFile,
+    IServerEndpoint,
     IServerService,
     IServerServiceContext,
     IServerServiceFactory,
@@ -38,6 +40,7 @@ from fleetspeak.interfaces.store import IStore
 
 __all__ = [
     "IAuthorizer",
+    "IBatchServerService",
     "IClientService",
     "IClientServiceContext",
     "IClientServiceFactory",
@@ -52,6 +55,7 @@ __all__ = [
     "INotifier",
     "IOpenFile",
     "IPersistence",
+    "IServerEndpoint",
     "IServerService",
     "IServerServiceContext",
     "IServerServiceFactory",
