@@ -136,6 +136,15 @@ class ResultUpdate:
     destination: ClientId = NO_CLIENT
 
 
+class ClientStream(NamedTuple):
+    """The stream that a client's last contact began."""
+
+    address: str
+    """Where a notification reaches the server that holds it, if it is still there."""
+    since_ns: int
+    """When it began."""
+
+
 class ContactEntry(NamedTuple):
     """A recorded contact, for listings."""
 

@@ -28,6 +28,9 @@ def server() -> None:
     flags.string("database_path", None, "SQLite database, for a components file that names no other database")
     flags.string("https_addr", None, "where clients connect; instead of a components file")
     flags.string("admin_addr", None, "where operators' programs connect; instead of a components file")
+    flags.string("notifier", None, "how servers notify each other, in place of HTTP: NAME:ARGUMENT of a plug-in")
+    flags.string("notification_secret_file", None, "file with what only servers know, to prove notifications by")
+    flags.boolean("notification_accept_unsigned", "hear servers without the secret too, such as the Go server")
     glog.declare(flags)
     values = flags.parse(sys.argv[1:])
     if values["https_addr"] is None and values["admin_addr"] is None:
@@ -35,7 +38,16 @@ def server() -> None:
         values["services_config"] = values["services_config"] or _SERVICES
     else:
         _tell_the_person(values)
-    names = ("components_config", "services_config", "database_path", "https_addr", "admin_addr")
+    names = (
+        "components_config",
+        "services_config",
+        "database_path",
+        "https_addr",
+        "admin_addr",
+        "notifier",
+        "notification_secret_file",
+        "notification_accept_unsigned",
+    )
     run("fleetspeak-server", values, as_options(values, names))
 
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from google.protobuf.message import Message
 
 from fleetspeak.config import owncertificate, textproto
-from fleetspeak.config.addresses import parse_listen, show
+from fleetspeak.config.addresses import parse_host_port, parse_listen, show
 from fleetspeak.errors import ConfigError
 from fleetspeak.pb import components, server, services
 from fleetspeak.wire import dsn
@@ -23,6 +23,9 @@ DEFAULT_BROADCAST_POLL_TIME = 60.0
 
 DEFAULT_BROADCAST_RATE = 500.0
 """Connected clients a second that are sent a new broadcast."""
+
+MAX_PUBLIC_ADDRESS = 128
+"""Characters that upstream's column has room for."""
 
 _CLEARTEXT_MODES = ("cleartext_header_config", "cleartext_header_checksum_config", "cleartext_xfcc_config")
 
@@ -55,6 +58,16 @@ class ServerSettings:
     """Seconds."""
     broadcast_rate: float = DEFAULT_BROADCAST_RATE
     """Connected clients a second that are sent a new broadcast."""
+    notification_address: tuple[str, int] | None = None
+    """Host (empty: all) and port where other servers notify this one; None: nowhere."""
+    notification_public_address: str = ""
+    """``host:port`` that they are told instead of what can be found out."""
+    notification_use_http: bool = False
+    """Notify others by HTTP although nobody can notify this one."""
+    notification_secret: bytes | None = field(default=None, repr=False)
+    """Known to all servers; who has it is heard."""
+    notification_accept_unsigned: bool = False
+    """With a secret: servers that know of none, such as upstream's, are heard too."""
     warnings: tuple[str, ...] = ()
     """What was odd but could be passed over; to be logged at start."""
     announcement: str = ""
@@ -86,6 +99,7 @@ def read_server_config(components_path: Path, services_path: Path, database_path
             required_label=parsed.required_label,
             services=configured,
             broadcast_poll_time=poll_time,
+            **_notifications(parsed),
             warnings=_warnings(parsed, components_path),
         )
     except ConfigError as error:
@@ -177,9 +191,6 @@ def _refuse_what_is_to_come(config: components.Config) -> None:
         raise _not_yet(f"https_config.frontend_config.{mode}", "let clients connect directly and use mtls_config {}")
     if config.proxy_protocol:
         raise _not_yet("proxy_protocol", "let clients connect directly")
-    for name in ("notification_listen_address", "notification_public_address", "notification_use_http_notifier"):
-        if getattr(config, name):
-            raise _not_yet(name, "run a single server")
     if config.HasField("spanner_config"):
         raise _not_yet("spanner_config", "use mysql_data_source_name, or start with --database-path FILE")
 
@@ -205,6 +216,28 @@ def _database(config: components.Config, database_path: Path | None) -> dict[str
     return {"database_path": database_path.absolute()}
 
 
+def _notifications(config: components.Config) -> dict[str, Any]:
+    """The settings of how servers notify each other."""
+    public = config.notification_public_address
+    try:
+        if public:
+            parse_host_port(public)
+    except ConfigError as error:
+        raise ConfigError(f"notification_public_address: {error}") from None
+    if len(public) > MAX_PUBLIC_ADDRESS:
+        raise ConfigError(f"notification_public_address has more than {MAX_PUBLIC_ADDRESS} characters")
+    listen = config.notification_listen_address
+    try:
+        address = parse_listen(listen) if listen else None
+    except ConfigError as error:
+        raise ConfigError(f"notification_listen_address: {error}") from None
+    return {
+        "notification_address": address,
+        "notification_public_address": public,
+        "notification_use_http": config.notification_use_http_notifier,
+    }
+
+
 def _listen(name: str, text: str) -> tuple[str, int] | None:
     if not text:
         return None
@@ -217,6 +250,8 @@ def _listen(name: str, text: str) -> tuple[str, int] | None:
 def _warnings(config: components.Config, path: Path) -> tuple[str, ...]:
     """What the server can well do without."""
     warnings = []
+    if config.notification_public_address and not config.notification_listen_address:
+        warnings.append(f"{path}: notification_public_address says nothing without notification_listen_address")
     if config.stats_config.address:
         warnings.append(f"{path}: stats_config is not in this version yet; there are no metrics")
     if not config.HasField("https_config") and not config.HasField("admin_config"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from twisted.plugin import IPlugin
@@ -122,13 +122,58 @@ class IAuthorizer(Interface):
         """
 
 
+class INotifierFactory(IPlugin):
+    """Makes a way for servers to notify each other, for ``--notifier NAME:ARGUMENT``."""
+
+    name = Attribute("str: by which the option selects it.")
+    help = Attribute("str: one line for people.")
+
+    def make(argument: str, secret: bytes | None, reactor: Any) -> tuple[INotifier, IListener]:
+        """@param argument: what follows the name in the option.
+        @param secret: the content of ``--notification-secret-file``, None without one; never to be logged.
+        @return: an `INotifier` and an `IListener`, which may be one object.
+        @raise fleetspeak.errors.ConfigError: the argument cannot work; says what was expected.
+        """
+
+
 class INotifier(Interface):
-    """Tells the server that holds a client's stream that there is something for the client."""
+    """Tells the server that holds a client's stream that there is something for the client.
 
-    address = Attribute("str: what other servers must know to reach this one; ``local`` without any.")
+    All of it is best effort: a stream looks by itself from time to time, so what gets lost is late, and no more.
+    """
 
-    def notify(address: str, client_id: ClientId) -> Awaitable[None] | None:
-        """Best effort.  @return: Awaitable or None; never fails, only logs."""
+    reaches_others = Attribute("bool: False: there is no server beside this one, so that nobody need be looked up.")
+
+    def notify(address: str, client_id: ClientId) -> None:
+        """Notify the server of this `IListener.address`.
+
+        Comes back at once and never fails: what takes time is bounded in time, number and memory, and only logged.
+        """
+
+    def broadcasts_changed() -> None:
+        """Tell all other servers, if that is cheap, that a broadcast was created, paused, resumed or disabled."""
+
+    def stop() -> Awaitable[None] | None:
+        """Give up what is under way.  @return: Awaitable or None."""
+
+
+class IListener(Interface):
+    """Hears from other servers."""
+
+    address = Attribute("str: by which they reach this one, from when it has started; ``local``: in no way.")
+
+    def start(hear: Callable[[ClientId], object], broadcasts_changed: Callable[[], object]) -> Awaitable[None] | None:
+        """Begin to listen.
+
+        A server that has to be connected to need not be there yet: the start does not wait for it.
+
+        @param hear: to be called for each notification; any number of times, for clients that are not here too.
+        @param broadcasts_changed: to be called when another server tells of that.
+        @return: Awaitable or None.  @raise fleetspeak.errors.ConfigError: it cannot listen.
+        """
+
+    def stop() -> Awaitable[None] | None:
+        """Listen no more; `address` stays.  @return: Awaitable or None."""
 
 
 class IFileStoreFactory(IPlugin):

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         BroadcastSend,
         Claim,
         ClientData,
+        ClientStream,
         Contact,
         ContactEntry,
         Exchange,
@@ -70,6 +71,12 @@ class IStore(Interface):
 
     def message_results(message_ids: Sequence[MessageId]) -> Deferred[dict[MessageId, common.MessageResult]]:
         """@return: dict of `fleetspeak.MessageResult` by message id; unknown and pending ones are left out."""
+
+    def client_streams(client_ids: Sequence[ClientId]) -> Deferred[dict[ClientId, ClientStream]]:
+        """@return: dict of `ClientStream` by client id, of those whose last contact began a stream."""
+
+    def clients_with_due_messages(client_ids: Sequence[ClientId]) -> Deferred[list[ClientId]]:
+        """@return: list of those of these clients for which messages are due, whatever their tokens are."""
 
     # -- messages
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -31,7 +31,8 @@ from fleetspeak.server.health import HealthEndpoint
 from fleetspeak.server.https.frontend import HttpsFrontend
 from fleetspeak.server.inserts import Inserter
 from fleetspeak.server.lifecycle import Step, SteppedService
-from fleetspeak.server.notify.local import LocalNotifier
+from fleetspeak.server.notify.pair import Notifications, checked_pair, pair_for
+from fleetspeak.server.notify.sweep import StreamSweep
 from fleetspeak.server.services.backlog import Backlog
 from fleetspeak.server.services.manager import SYSTEM, ServiceContext, ServiceManager
 from fleetspeak.server.services.system import SystemService
@@ -53,6 +54,7 @@ class Server:
         store: IStore | None = None,
         file_stores: Mapping[str, IFileStore] | None = None,
         collectors: Sequence[IServerStats] = (),
+        notifications: Notifications | None = None,
         now_ns: Callable[[], int] = time.time_ns,
         uniform: Callable[[], float] = random.random,
     ) -> None:
@@ -61,6 +63,7 @@ class Server:
         @param store: used in place of the database that `settings` names.
         @param file_stores: of the services, by name, whose files are not in the store.
         @param collectors: who hears of what the server does.
+        @param notifications: how servers notify each other, in place of what `settings` say.
         @raise ConfigError: `settings` cannot work.
         """
         self.settings = settings
@@ -72,7 +75,8 @@ class Server:
         self.cache = ClientCache(self.store.client_data, reactor.seconds)
         self.manager = ServiceManager(reactor, now_ns, self.stats)
         self.backlog = Backlog(self.store, self.manager, reactor, now_ns, uniform)
-        self.notifier = LocalNotifier(self.dispatcher)
+        pair = notifications or pair_for(settings, self.dispatcher, reactor)
+        self.notifier, self.listener = checked_pair(*pair)
         self.inserter = Inserter(
             self.store,
             self.cache.lookup,
@@ -93,6 +97,7 @@ class Server:
             uniform=uniform,
             stats=self.stats,
         )
+        self.sweep = StreamSweep(self.store, self.dispatcher, reactor, uniform=uniform)
         self._install_services(factories, now_ns)
         self.frontend = self._frontend(now_ns)
         self.admin = self._admin()
@@ -106,11 +111,14 @@ class Server:
         """
         steps = [
             Step("store", self.store.open, self.store.close),
+            Step("notifier", stop=self.notifier.stop),
+            Step("listener", self._listen, self.listener.stop),
             Step("services", self.manager.start, self.manager.stop),
             Step("backlog", self.backlog.start, self._finish_processing),
         ]
         if self.frontend is not None:  # without clients no shares are taken
             steps.append(Step("broadcasts", self.broadcasts.start, self.broadcasts.stop))
+            steps.append(Step("sweep", self.sweep.start, self.sweep.stop))
         if self.admin is not None:
             steps.append(Step("admin API", self.admin.start, self.admin.stop))
         if self.health is not None:
@@ -118,6 +126,9 @@ class Server:
         if self.frontend is not None:
             steps.append(Step("frontend", self._open_frontend, self.frontend.drain_and_close))
         return steps
+
+    def _listen(self) -> Awaitable[None] | None:
+        return self.listener.start(self.dispatcher.dispatch, self.broadcasts.refresh_soon)
 
     async def _open_frontend(self) -> None:
         assert self.frontend is not None, "there is a step for it only if there is one"
@@ -163,7 +174,7 @@ class Server:
             self.manager,
             self.cache,
             self.dispatcher,
-            streaming_to=self.notifier.address,
+            streaming_to=lambda: self.listener.address,
             now_ns=now_ns,
             broadcaster=self.broadcasts,
             stats=self.stats,
@@ -177,12 +188,16 @@ class Server:
 
     def _served(self) -> list[Served]:
         """What the admin API serves."""
-        changed = self.broadcasts.refresh_soon
+        changed = self._broadcasts_changed
         operations = AdminOperations(self.store, self.inserter, self.cache.invalidate, changed)
         return [
             Served(admin.DESCRIPTOR.services_by_name["Admin"], [operations]),
             Served(operator.DESCRIPTOR.services_by_name["Operator"], [BroadcastOperations(self.store, changed)]),
         ]
+
+    def _broadcasts_changed(self) -> None:
+        self.broadcasts.refresh_soon()
+        self.notifier.broadcasts_changed()
 
     def _health(self) -> HealthEndpoint | None:
         if self.settings.health_address is None:
@@ -210,15 +225,24 @@ def make_server(
     notifier: Notifier | None = None,
     file_stores: Mapping[str, IFileStore] | None = None,
     collectors: Sequence[IServerStats] = (),
+    notifications: Notifications | None = None,
 ) -> SteppedService:
     """The whole server as a service.  Raises ConfigError.
 
     @param notifier: tells systemd; by default nobody is told.
     @param file_stores: see `Server`.
     @param collectors: see `Server`.
+    @param notifications: see `Server`.
     """
     told = notifier or Notifier()
-    server = Server(settings, factories, reactor, file_stores=file_stores, collectors=collectors)
+    server = Server(
+        settings,
+        factories,
+        reactor,
+        file_stores=file_stores,
+        collectors=collectors,
+        notifications=notifications,
+    )
     end = ProcessEnd(reactor)
 
     def announce() -> None:

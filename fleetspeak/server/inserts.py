@@ -15,7 +15,6 @@ from fleetspeak.interfaces import INotifier, IStore
 from fleetspeak.pb import common
 from fleetspeak.program.awaiting import when_done
 from fleetspeak.records import ClientData
-from fleetspeak.server.notify.local import LOCAL
 from fleetspeak.server.services.backlog import Backlog, results
 from fleetspeak.server.services.manager import Lookup, ServiceManager
 from fleetspeak.server.stats import NO_STATS, ServerStats
@@ -58,6 +57,7 @@ class Inserter:
         self._now_ns = now_ns
         self._stats = stats
         self._at_once: dict[MessageId, Deferred[None]] = {}
+        self._looking: set[Deferred[None]] = set()
 
     async def insert(self, message: common.Message) -> None:
         """Fill in id and creation time where they are missing, store `message`, and set it on its way.
@@ -73,14 +73,16 @@ class Inserter:
         self._stats.message_saved(message, bool(client_id), client)
         await self._store.store_messages([message])
         if client_id:
-            await self._push(client_id)
+            self._push(client_id)
         else:
             self._process_at_once(message)
 
     async def stop(self) -> None:
-        """Wait for the messages that are being processed at once."""
+        """Wait for the messages that are being processed at once, and for looks for other servers' streams."""
         while self._at_once:
             await when_done(next(iter(self._at_once.values())))
+        while self._looking:
+            await when_done(next(iter(self._looking)))
 
     async def _check_for_client(self, client_id: ClientId, message: common.Message) -> ClientData:
         client = await self._lookup(client_id)
@@ -94,22 +96,29 @@ class Inserter:
             )
         return client
 
-    async def _push(self, client_id: ClientId) -> None:
-        """Best effort: the message is committed, and the client's next contact takes it in any case."""
-        if self._dispatch(client_id) or self._notifier.address == LOCAL:
+    def _push(self, client_id: ClientId) -> None:
+        """Best effort, which nobody waits for: the message is committed, and the client's next contact takes it in any
+        case."""
+        if self._dispatch(client_id) or not self._notifier.reaches_others:
             return
-        try:
-            await self._notify_elsewhere(client_id)
-        except Exception:
-            log.failure("cannot tell the server of the stream of client {client_id}", client_id=ids.show(client_id))
+        work = Deferred.fromCoroutine(self._notify_elsewhere(client_id))
+        if not work.called:
+            self._looking.add(work)
+            work.addBoth(lambda _: self._looking.discard(work))
 
     async def _notify_elsewhere(self, client_id: ClientId) -> None:
-        for client in await self._store.list_clients([client_id]):
-            age = self._now_ns() - client.last_contact_time.ToNanoseconds()
-            if client.last_contact_streaming_to and age < STREAM_LIFE_NS:
-                told = self._notifier.notify(client.last_contact_streaming_to, client_id)
-                if told is not None:
-                    await told
+        try:
+            stream = (await self._store.client_streams([client_id])).get(client_id)
+            if stream is not None and self._now_ns() - stream.since_ns < STREAM_LIFE_NS:
+                self._notifier.notify(stream.address, client_id)
+        except StoreError as error:
+            log.warn(
+                "cannot find the server of the stream of client {client_id}: {error}",
+                client_id=ids.show(client_id),
+                error=error,
+            )
+        except Exception:
+            log.failure("cannot tell the server of the stream of client {client_id}", client_id=ids.show(client_id))
 
     def _process_at_once(self, message: common.Message) -> None:
         """It is stored as pending, so whatever happens here, the backlog finishes it."""

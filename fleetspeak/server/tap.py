@@ -18,6 +18,7 @@ from fleetspeak.errors import ConfigError
 from fleetspeak.interfaces import IFileStore, IFileStoreFactory, IServerServiceFactory, IServerStats
 from fleetspeak.program.systemd import Notifier
 from fleetspeak.server.assembly import make_server
+from fleetspeak.server.notify.chosen import plugged_in, with_secret
 from fleetspeak.store.sql.workers import SWITCH_INTERVAL
 
 DEFAULT_HTTPS_ADDRESS = ":4443"
@@ -53,6 +54,11 @@ class Options(usage.Options):
             "Connected clients a second that are sent a new broadcast.",
             float,
         ],
+        ["notifier", None, None, "How servers notify each other, in place of HTTP: NAME:ARGUMENT of a plug-in."],
+        ["notification-secret-file", None, None, "File with what only servers know, to prove notifications by."],
+    ]
+    optFlags = [  # noqa: N815
+        ["notification-accept-unsigned", None, "Hear servers without the secret too, such as the Go server."],
     ]
     longdesc = (
         "The server of a Fleetspeak fleet. Without files it makes a certificate authority and a server certificate "
@@ -147,7 +153,12 @@ def makeService(options: Options) -> IService:  # noqa: N802
         # Before the files are read: it makes known the types of the plug-ins' configurations.
         factories = list(getPlugins(IServerServiceFactory, fleetspeak.plugins))
         settings = replace(settings_of(options), broadcast_rate=options["broadcast-rate"])
+        settings = with_secret(
+            settings, options["notification-secret-file"], bool(options["notification-accept-unsigned"])
+        )
+        notifications = plugged_in(options["notifier"], settings, reactor)
         files = file_stores_of(options, reactor)
-        return make_server(settings, factories, reactor, Notifier.from_environment(), files, collectors())
+        told = Notifier.from_environment()
+        return make_server(settings, factories, reactor, told, files, collectors(), notifications)
     except ConfigError as error:
         raise SystemExit(f"fleetspeak-server: {error}") from None

@@ -33,6 +33,7 @@ from fleetspeak.records import (
     BroadcastSend,
     Claim,
     ClientData,
+    ClientStream,
     Contact,
     ContactEntry,
     Exchange,
@@ -212,6 +213,29 @@ class MemoryStore:
             return {one: stored.copy(False).result for one, stored in known.items() if not stored.pending}
 
         return self._do(results)
+
+    def client_streams(self, client_ids: Sequence[ClientId]) -> Deferred[dict[ClientId, ClientStream]]:
+        """See `IStore`."""
+
+        def streams() -> dict[ClientId, ClientStream]:
+            known = {one: self._clients[one] for one in client_ids if one in self._clients}
+            return {
+                one: ClientStream(client.last.streaming_to, client.contact_ns)
+                for one, client in known.items()
+                if client.last is not None and client.last.streaming_to
+            }
+
+        return self._do(streams)
+
+    def clients_with_due_messages(self, client_ids: Sequence[ClientId]) -> Deferred[list[ClientId]]:
+        """See `IStore`."""
+
+        def due() -> list[ClientId]:
+            now_us = self._now_ns() // 1000
+            waiting = {one.client_id for one in self._messages.values() if one.pending and one.due_us <= now_us}
+            return [one for one in dict.fromkeys(client_ids) if one and one in waiting]
+
+        return self._do(due)
 
     # -- messages
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import stat
 import time
+from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
@@ -134,6 +135,46 @@ class DatabaseTests(ServerConfigTestCase):
         self.assert_refused("start with --database-path FILE")
 
 
+class NotificationTests(ServerConfigTestCase):
+    """notification_listen_address, notification_public_address, notification_use_http_notifier (server-core 7)."""
+
+    def test_none(self) -> None:
+        read = self.read()
+        self.assertEqual(
+            (read.notification_address, read.notification_public_address, read.notification_use_http), (None, "", False)
+        )
+
+    def test_all(self) -> None:
+        self.components.notification_listen_address = ":8081"
+        self.components.notification_public_address = "fleet1.example:8081"
+        self.components.notification_use_http_notifier = True
+        read = self.read()
+        self.assertEqual(read.notification_address, ("", 8081))
+        self.assertEqual(read.notification_public_address, "fleet1.example:8081")
+        self.assertTrue(read.notification_use_http)
+        self.assertEqual(read.warnings, ())
+
+    def test_a_public_address_that_nobody_can_use_is_refused(self) -> None:
+        self.components.notification_listen_address = ":8081"
+        for public in (":8081", "fleet1.example", "fleet1.example:0", "http://fleet1:80/"):
+            self.components.notification_public_address = public
+            self.assert_refused("notification_public_address: ")
+        self.components.notification_public_address = "x" * 120 + ".example:80"
+        self.assert_refused("more than 128 characters")
+
+    def test_a_listen_address_that_is_none_is_refused(self) -> None:
+        self.components.notification_listen_address = "8081"
+        self.assert_refused("notification_listen_address: '8081' is not an address")
+
+    def test_a_public_address_alone_is_warned_of(self) -> None:
+        self.components.notification_public_address = "fleet1.example:8081"
+        (warning,) = self.read().warnings
+        self.assertIn("says nothing without notification_listen_address", warning)
+
+    def test_the_secret_is_not_shown(self) -> None:
+        self.assertNotIn("HUSH", repr(replace(self.read(), notification_secret=b"HUSH")))
+
+
 class NotYetTests(ServerConfigTestCase):
     """What is out of reach is refused by its name, not done by halves."""
 
@@ -143,17 +184,10 @@ class NotYetTests(ServerConfigTestCase):
             getattr(self.components.https_config.frontend_config, mode).SetInParent()
             self.assert_refused(f"https_config.frontend_config.{mode} is not in this version yet")
 
-    def test_proxy_protocol_notifications_and_spanner(self) -> None:
-        for name, value in {
-            "proxy_protocol": True,
-            "notification_listen_address": "10.0.0.5:8081",
-            "notification_public_address": "10.0.0.5:8081",
-            "notification_use_http_notifier": True,
-        }.items():
-            self.components.ClearField("proxy_protocol")
-            setattr(self.components, name, value)
-            self.assert_refused(f"{name} is not in this version yet")
-            self.components.ClearField(name)
+    def test_proxy_protocol_and_spanner(self) -> None:
+        self.components.proxy_protocol = True
+        self.assert_refused("proxy_protocol is not in this version yet")
+        self.components.ClearField("proxy_protocol")
         self.components.spanner_config.SetInParent()
         self.assert_refused("spanner_config is not in this version yet")
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from google.protobuf.message import Message
 from twisted.application.service import IServiceMaker
+from twisted.internet.task import Clock
 from twisted.plugin import getPlugins
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyClass, verifyObject
@@ -18,13 +19,14 @@ from fleetspeak.interfaces import (
     IAuthorizer,
     IClientServiceFactory,
     ICommunicatorFactory,
+    IListener,
     INotifier,
     IServerServiceFactory,
     IStore,
 )
 from fleetspeak.server.authorizers import AllowAll, RequiredLabel
 from fleetspeak.server.dispatch import Dispatcher
-from fleetspeak.server.notify.local import LocalNotifier
+from fleetspeak.server.notify.local import LocalListener, LocalNotifier
 from fleetspeak.store.memory import MemoryStore
 from fleetspeak.store.sqlite import SqliteStore
 
@@ -73,7 +75,8 @@ class BuiltInTests(SynchronousTestCase):
     def test_the_other_implementations_keep_their_interfaces(self) -> None:
         for authorizer in (AllowAll(), RequiredLabel("corp")):
             verifyObject(IAuthorizer, authorizer)
-        verifyObject(INotifier, LocalNotifier(Dispatcher()))
+        verifyObject(INotifier, LocalNotifier(Dispatcher(), Clock()))
+        verifyObject(IListener, LocalListener())
         for store in (MemoryStore, SqliteStore):
             verifyClass(IStore, store)
 

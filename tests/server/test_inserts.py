@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
-
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
@@ -14,7 +12,7 @@ from fleetspeak.errors import InvalidRecord, NotFound, StoreError, TemporaryErro
 from fleetspeak.ids import ClientId, MessageId
 from fleetspeak.interfaces import INotifier
 from fleetspeak.pb import common
-from fleetspeak.records import Claim, ClientData, Contact
+from fleetspeak.records import Claim, ClientData, ClientStream, Contact
 from fleetspeak.server.cache import ClientCache
 from fleetspeak.server.dispatch import Dispatcher
 from fleetspeak.server.inserts import MAX_MESSAGE, Inserter
@@ -35,14 +33,19 @@ C1 = ClientId(b"\0\0\0\0\0\0\0\1")
 class OtherServers:
     """Notes who was notified where."""
 
-    address = "here:1"
+    reaches_others = True
 
     def __init__(self) -> None:
         self.told: list[tuple[str, ClientId]] = []
 
-    def notify(self, address: str, client_id: ClientId) -> Awaitable[None] | None:
+    def notify(self, address: str, client_id: ClientId) -> None:
         self.told.append((address, client_id))
-        return None
+
+    def broadcasts_changed(self) -> None:
+        pass
+
+    def stop(self) -> None:
+        pass
 
 
 class InsertCase(SynchronousTestCase):
@@ -55,7 +58,7 @@ class InsertCase(SynchronousTestCase):
         self.dispatcher = Dispatcher()
         self.manager = ServiceManager(self.clock, self.now)
         self.backlog = Backlog(self.store, self.manager, self.clock, self.now)
-        self.inserter = self.make_inserter(LocalNotifier(self.dispatcher))
+        self.inserter = self.make_inserter(LocalNotifier(self.dispatcher, self.clock))
 
     def now(self) -> int:
         return START + int(self.clock.seconds() * 1e9)
@@ -172,9 +175,26 @@ class NotificationTests(InsertCase):
         self.assertEqual(self.others.told, [])
 
     def test_a_failure_is_only_logged(self) -> None:
-        self.store.list_clients = lambda ids: fail(StoreError("gone"))  # type: ignore[method-assign]
+        self.store.client_streams = lambda ids: fail(StoreError("gone"))  # type: ignore[method-assign]
+        with capturedLogs() as lines:
+            self.successResultOf(self.insert(to_client()))
+        self.assertEqual([str(line["error"]) for line in lines], ["gone"])
+
+    def test_the_caller_does_not_wait_for_it(self) -> None:
+        """What is known of the stream may take long to find out; stopping waits for that."""
+        found: Deferred[dict[ClientId, ClientStream]] = Deferred()
+        self.store.client_streams = lambda ids: found  # type: ignore[method-assign]
         self.successResultOf(self.insert(to_client()))
-        self.assertEqual(len(self.flushLoggedErrors(StoreError)), 1)
+        stopped = Deferred.fromCoroutine(self.inserter.stop())
+        self.assertNoResult(stopped)
+        found.callback({C1: ClientStream("there:2", START)})
+        self.successResultOf(stopped)
+        self.assertEqual(self.others.told, [("there:2", C1)])
+
+    def test_nobody_is_looked_up_for_a_server_that_is_alone(self) -> None:
+        self.inserter = self.make_inserter(LocalNotifier(self.dispatcher, self.clock))
+        self.store.client_streams = None  # type: ignore[method-assign, assignment]
+        self.successResultOf(self.insert(to_client()))
 
 
 class ServerMessageTests(InsertCase):

@@ -22,6 +22,7 @@ from fleetspeak.server.contact.session import Session
 from fleetspeak.server.contact.signatures import check_signatures
 from fleetspeak.server.contact.write import write
 from fleetspeak.server.dispatch import Dispatcher
+from fleetspeak.server.notify.local import LOCAL
 from fleetspeak.server.stats import NO_STATS, ServerStats
 from fleetspeak.store.outcome import only
 
@@ -58,13 +59,13 @@ class ContactHandler:
         cache: ClientCache,
         dispatcher: Dispatcher,
         *,
-        streaming_to: str = "local",
+        streaming_to: Callable[[], str] = lambda: LOCAL,
         now_ns: Callable[[], int] = time.time_ns,
         nonce: Callable[[], int] = random_nonce,
         broadcaster: Broadcaster | None = None,
         stats: ServerStats = NO_STATS,
     ) -> None:
-        """`streaming_to` is the notifier's address: what other servers must know to reach this one's streams."""
+        """`streaming_to` gives the listener's address: by which other servers reach the streams here."""
         self._store = store
         self._authorizer = authorizer
         self._ingestor = ingestor
@@ -193,7 +194,7 @@ class ContactHandler:
             received_nonce=admitted.data.sequencing_nonce,
             address=session.address,
             clock=clock_of(admitted.data),
-            streaming_to=self._streaming_to if session.registration is not None else "",
+            streaming_to=self._streaming_to() if session.registration is not None else "",
         )
 
     async def _write(self, session: Session, exchange: Exchange) -> Sequence[common.Message]:

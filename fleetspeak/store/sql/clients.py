@@ -9,7 +9,7 @@ from fleetspeak import ids
 from fleetspeak.errors import AlreadyExists, NotFound
 from fleetspeak.ids import ClientId
 from fleetspeak.pb import admin
-from fleetspeak.records import ClientData, Label
+from fleetspeak.records import ClientData, ClientStream, Label
 from fleetspeak.store.checks import label_fits
 from fleetspeak.store.sql.dialect import Connection
 from fleetspeak.store.sql.statements import insert, rows_in
@@ -103,6 +103,18 @@ def data(db: Connection, calls: Sequence[Sequence[ClientId]]) -> list[dict[Clien
         client_id: ClientData(key or b"", frozenset(labels[client_id]), bool(blacklisted))
         for client_id, key, blacklisted, _, _ in rows
     }
+    return [{client_id: known[client_id] for client_id in call if client_id in known} for call in calls]
+
+
+def streams(db: Connection, calls: Sequence[Sequence[ClientId]]) -> list[dict[ClientId, ClientStream]]:
+    """For each call, those of its clients whose last contact began a stream."""
+    rows = rows_in(
+        db,
+        "SELECT client_id, last_contact_streaming_to, last_contact_time FROM clients WHERE client_id IN ({keys})",
+        (),
+        list(dict.fromkeys(client_id for call in calls for client_id in call)),
+    )
+    known = {client_id: ClientStream(address, time_ns) for client_id, address, time_ns in rows if address}
     return [{client_id: known[client_id] for client_id in call if client_id in known} for call in calls]
 
 

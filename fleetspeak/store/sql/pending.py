@@ -34,6 +34,17 @@ def count(db: Connection, client_ids: Sequence[ClientId]) -> int:
     return sum(number for (number,) in counts)
 
 
+def clients_with_due(db: Connection, client_ids: Sequence[ClientId], *, timing: Timing) -> list[ClientId]:
+    """Those of these clients for which messages are due."""
+    # Most clients have nothing pending, and the index of those that have tells that by itself.
+    sql = (
+        f"SELECT DISTINCT messages.destination_client_id FROM messages {db.dialect.in_order} pending_messages AS p"
+        " ON p.for_server = 0 AND p.message_id = messages.message_id WHERE p.scheduled_time <= ? AND " + _OF_CLIENTS
+    )
+    due = set(chain.from_iterable(rows_in(db, sql, (timing.now_ns() // 1000,), client_ids)))
+    return [client_id for client_id in client_ids if client_id in due]
+
+
 def delete(db: Connection, client_ids: Sequence[ClientId], *, timing: Timing) -> None:
     """Let all pending messages of these clients fail: those that are there now, not what others store meanwhile."""
     seconds, nanos = divmod(timing.now_ns(), 10**9)

@@ -27,6 +27,7 @@ from fleetspeak.records import (
     BroadcastSend,
     Claim,
     ClientData,
+    ClientStream,
     Contact,
     ContactEntry,
     Exchange,
@@ -102,6 +103,7 @@ class SqlStore:
         self._delete_pending = partial(pending.delete, timing=timing)
         self._overdue = partial(overdue.overdue, timing=timing)
         self._retry = partial(overdue.retry, timing=timing)
+        self._with_due = partial(pending.clients_with_due, timing=timing)
         self._add_client = partial(clients.add, timing=timing)
         self._record_usage = partial(usage.record, timing=timing)
         self._create_broadcast = partial(_broadcasts.create, timing=timing)
@@ -152,6 +154,15 @@ class SqlStore:
     def message_results(self, message_ids: Sequence[MessageId]) -> Deferred[dict[MessageId, common.MessageResult]]:
         """See `IStore`."""
         return _one(self._reader, _messages.results, tuple(message_ids))
+
+    def client_streams(self, client_ids: Sequence[ClientId]) -> Deferred[dict[ClientId, ClientStream]]:
+        """See `IStore`."""
+        return _one(self._reader, clients.streams, tuple(client_ids))
+
+    def clients_with_due_messages(self, client_ids: Sequence[ClientId]) -> Deferred[list[ClientId]]:
+        """See `IStore`."""
+        wanted = list(dict.fromkeys(client_ids))
+        return _plain(self._lister, partial(self._with_due, client_ids=wanted))
 
     # -- messages
 

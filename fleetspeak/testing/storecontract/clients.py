@@ -7,7 +7,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from fleetspeak.errors import AlreadyExists, InvalidRecord, NotFound
 from fleetspeak.ids import NO_CLIENT, ClientId
 from fleetspeak.pb import common, monitoring
-from fleetspeak.records import ClientData, Contact, Label
+from fleetspeak.records import ClientData, ClientStream, Contact, Label
 from fleetspeak.store.outcome import only
 from fleetspeak.testing.storecontract.base import (
     C1,
@@ -59,6 +59,22 @@ class ClientsContract(StoreCase):
         await self.store.blacklist_client(C1)
         expected = ClientData(KEY, frozenset([WINDOWS, NEW]), blacklisted=True)
         self.assertEqual(await self.store.client_data([C1]), {C1: expected})  # 26
+
+    async def test_the_streams_of_clients(self) -> None:
+        """server-core 7: the address of a stream's server is stored at its start, and emptied by each poll."""
+        for client_id in (C1, C2):
+            await self.store.add_client(client_id, ClientData(KEY))
+        self.assertEqual(await self.store.client_streams([C1, C2]), {}, "not before the first contact")
+        self.clock.set(84)
+        await only(self.store.record_contacts([Contact(C1, 1, 2, "peer:1", streaming_to="server:1")]))
+        self.clock.set(85)
+        await only(self.store.record_contacts([Contact(C2, 1, 2, "peer:2", streaming_to="server:2")]))
+        streams = {C1: ClientStream("server:1", 84 * SECOND), C2: ClientStream("server:2", 85 * SECOND)}
+        self.assertEqual(await self.store.client_streams([C2, C3, C1, C1]), streams)
+        self.assertEqual(await self.store.client_streams([C1]), {C1: streams[C1]})
+        self.assertEqual(await self.store.client_streams([]), {})
+        await only(self.store.record_contacts([Contact(C1, 1, 2, "peer:1")]))
+        self.assertEqual(await self.store.client_streams([C1, C2]), {C2: streams[C2]}, "a poll empties it")
 
     async def test_27_without_labels_and_blacklisted(self) -> None:
         """27: a client is added as it is said."""

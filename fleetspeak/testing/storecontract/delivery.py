@@ -9,7 +9,9 @@ from fleetspeak.records import Ack, Claim, ResultUpdate
 from fleetspeak.testing.storecontract.base import (
     C1,
     C2,
+    C3,
     MINUTE,
+    SECOND,
     StoreCase,
     failure,
     from_client,
@@ -110,6 +112,23 @@ class DeliveryContract(StoreCase):
         nobody = [Claim(ClientId(bytes([77, *number.to_bytes(7, "big")]))) for number in range(70)]
         claimed = await self.store.client_messages_for_processing([Claim(C1, 2), Claim(C2), *nobody, Claim(C1, 2)])
         self.assertEqual([numbers(one) for one in claimed], [[0, 1], [5, 6, 7], *[[]] * 70, [2, 3]])
+
+    async def test_clients_for_which_messages_are_due(self) -> None:
+        """Whoever has a stream and a notification that got lost is found by a look for due messages."""
+        for client_id in (C1, C2, C3):
+            await self.add_client(client_id)
+        await self.store.store_messages([to_client(1), to_client(2), to_client(3, C3), from_client(4, C2)])
+        self.assertEqual(await self.store.clients_with_due_messages([C3, C2, C1, C1]), [C3, C1])
+        self.assertEqual(await self.store.clients_with_due_messages([C2]), [])
+        self.assertEqual(await self.store.clients_with_due_messages([]), [])
+        await self.claim(1)
+        self.assertEqual(await self.store.clients_with_due_messages([C1]), [C1], "another one is left")
+        await self.claim(1)
+        self.assertEqual(await self.store.clients_with_due_messages([C1]), [])
+        self.clock.advance(15 * MINUTE / SECOND)
+        self.assertEqual(await self.store.clients_with_due_messages([C1]), [C1], "nobody has confirmed them")
+        await self.store.acknowledge([Ack(C1, [message_id(1), message_id(2)])])
+        self.assertEqual(await self.store.clients_with_due_messages([C1, C2, C3]), [C3])
 
     async def test_a_claim_without_client(self) -> None:
         """It fails alone."""

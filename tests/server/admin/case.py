@@ -57,7 +57,7 @@ class AdminCase(TestCase):
             self.store,
             self.cache.lookup,
             self.dispatcher.dispatch,
-            LocalNotifier(self.dispatcher),
+            LocalNotifier(self.dispatcher, reactor),
             manager,
             Backlog(self.store, manager, reactor, lambda: self.time),
             lambda: self.time,
