@@ -15,6 +15,7 @@ STANDARD = sys.stdlib_module_names
 
 BASE = {"fleetspeak.ids", "fleetspeak.errors", "fleetspeak.pb", "fleetspeak.records", "google.protobuf"}
 BELOW = BASE | {"fleetspeak.wire", "fleetspeak.core", "fleetspeak.interfaces", "cryptography", "zope.interface"}
+FINDING = {"fleetspeak.lookup", "fleetspeak.plugins"}
 SETTINGS = BELOW | {"fleetspeak.security", "fleetspeak.config"}
 SERVER_ONLY = {"fleetspeak.rpc", "grpc", "absl", "pymysql"}
 """What only the `server` and `mysql` extras install: no client may need it."""
@@ -38,6 +39,13 @@ ALLOWED: dict[str, set[str]] = {
         "twisted.plugin",
         "zope.interface",
     },
+    "fleetspeak.lookup": {
+        "fleetspeak.errors",
+        "fleetspeak.plugins",
+        "twisted.logger",
+        "twisted.plugin",
+        "zope.interface",
+    },
     "fleetspeak.security": BELOW | {"fleetspeak.security"},
     "fleetspeak.security.tls": BELOW | {"fleetspeak.security", "OpenSSL", "service_identity", "twisted"},
     "fleetspeak.config": SETTINGS | {"psutil"},
@@ -45,13 +53,16 @@ ALLOWED: dict[str, set[str]] = {
     "fleetspeak.program": {"fleetspeak.program", "twisted"},
     "fleetspeak.server": SETTINGS
     | SERVER_ONLY
-    | {"fleetspeak.server", "fleetspeak.program", "fleetspeak.store", "fleetspeak.plugins", "OpenSSL", "twisted"},
+    | {"fleetspeak.server", "fleetspeak.program", "fleetspeak.store", "OpenSSL", "twisted"}
+    | FINDING,
     "fleetspeak.client": SETTINGS
-    | {"fleetspeak.client", "fleetspeak.program", "fleetspeak.plugins", "twisted", "psutil", "OpenSSL"},
+    | {"fleetspeak.client", "fleetspeak.program", "twisted", "psutil", "OpenSSL"}
+    | FINDING,
     # Installed with the extra `http2` only; whoever needs it finds out by importing h2pool.
     "fleetspeak.client.comms.h2connection": SETTINGS | {"fleetspeak.client", "twisted", "h2"},
     "fleetspeak.plugins": {"fleetspeak.interfaces", "twisted"},
     "fleetspeak.plugins.server_builtins": {"fleetspeak.server", "fleetspeak.interfaces"},
+    "fleetspeak.plugins.stores": {"fleetspeak.store", "fleetspeak.interfaces"},
     "fleetspeak.plugins.client_builtins": {"fleetspeak.client", "fleetspeak.interfaces"},
     "fleetspeak.plugins.communicators": {"fleetspeak.client", "fleetspeak.interfaces"},
     "fleetspeak.plugins.dialers": {"fleetspeak.client", "fleetspeak.interfaces"},
@@ -63,6 +74,7 @@ ALLOWED: dict[str, set[str]] = {
     "fleetspeak.cli.demo": SETTINGS
     | SERVER_ONLY
     | {"fleetspeak.cli", "fleetspeak.client_connector", "fleetspeak.server_connector", "twisted"},
+    "fleetspeak.cli.plugins": {"fleetspeak.lookup"},
     "fleetspeak.cli.doctor": {"fleetspeak.client.doctor", "twisted"},
     "fleetspeak.testing": SETTINGS
     | {

@@ -13,6 +13,7 @@ from fleetspeak.errors import FleetspeakError
 _COMMANDS = {
     "demo": "run a server, two clients and a service at each end on this machine",
     "doctor": "find out why a client does not connect",
+    "plugins": "list the plug-ins that are found, and those that cannot be used",
     "sign-service": "sign the configuration of a client service with a deployment key",
 }
 """Each is a module of this package, named with _ for -, with `main(words: Sequence[str]) -> int`, an exit status."""

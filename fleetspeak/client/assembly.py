@@ -10,9 +10,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThreadPool
-from twisted.plugin import getPlugins
 
-import fleetspeak.plugins
 from fleetspeak.client.addressing import SYSTEM
 from fleetspeak.client.comms.dialing import dialer_named
 from fleetspeak.client.core import ClientLink
@@ -56,6 +54,7 @@ from fleetspeak.interfaces import (
     IContactSigner,
     IPersistence,
 )
+from fleetspeak.lookup import PLUG_INS
 from fleetspeak.program.ending import Ending
 from fleetspeak.program.lastacts import at_the_end
 from fleetspeak.program.systemd import Notifier
@@ -67,7 +66,7 @@ def service_factories(settings: ClientSettings | None = None) -> dict[str, IClie
     @param settings: limits for the built-in kinds; None: their defaults.
     @raise ConfigError: they are not possible.
     """
-    factories = {factory.name: factory for factory in getPlugins(IClientServiceFactory, fleetspeak.plugins)}
+    factories: dict[str, IClientServiceFactory] = PLUG_INS.by_name(IClientServiceFactory)
     if settings is not None and isinstance(factories.get(StdinFactory.name), StdinFactory):
         factories[StdinFactory.name] = StdinFactory(limits_of(settings))
     return factories
@@ -76,9 +75,10 @@ def service_factories(settings: ClientSettings | None = None) -> dict[str, IClie
 def communicator_factory(settings: ClientSettings) -> ICommunicatorFactory:
     """The transport that the settings ask for.  Raises ConfigError."""
     wanted = "streaming" if settings.streaming else "polling"
-    for factory in getPlugins(ICommunicatorFactory, fleetspeak.plugins):
+    for factory in PLUG_INS.all(ICommunicatorFactory):
         if factory.name == wanted:
-            return factory
+            found: ICommunicatorFactory = factory
+            return found
     raise ConfigError(f"the {wanted} communicator is not installed; install fleetspeak-twisted anew")
 
 
@@ -155,7 +155,7 @@ def build_client(
     if communicator is None:
         communicator_factory(settings)  # or say at once that there is none
     dialer_named(settings.dialer)
-    told = Stats(list(getPlugins(IClientStats, fleetspeak.plugins)) if stats is None else stats)
+    told = Stats(PLUG_INS.all(IClientStats) if stats is None else stats)
     in_thread = in_thread or in_thread_of(reactor)
     labels = Labels(settings.labels)
     state = StateKeeper(persistence or persistence_for(settings), reactor, in_thread, told, settings.revoked_serials)
@@ -163,7 +163,7 @@ def build_client(
     def client_id() -> ClientId:
         return state.identity.client_id
 
-    signing = list(getPlugins(IContactSigner, fleetspeak.plugins)) if signers is None else signers
+    signing = PLUG_INS.all(IContactSigner) if signers is None else signers
     outbox = ClientOutbox(spool=spool or spool_for(settings, reactor), stats=told, client_id=client_id)
     flow = Flow()
     reports = Reports(outbox, reactor, client_id)

@@ -10,16 +10,15 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.interfaces import IProtocolFactory, IStreamClientEndpoint, ITCPTransport
-from twisted.plugin import getPlugins
 from zope.interface import implementer
 
-import fleetspeak.plugins
 from fleetspeak.client.comms.handshake import HandshakenEndpoint
 from fleetspeak.client.comms.tunnel import TunnelEndpoint
 from fleetspeak.config.client import ClientSettings
 from fleetspeak.core.proxies import Proxy, environment_proxy, parse_proxy
 from fleetspeak.errors import ConfigError
 from fleetspeak.interfaces import IDialer
+from fleetspeak.lookup import PLUG_INS
 from fleetspeak.security.tls import proxy_tls
 
 DEFAULT_DIALER = "proxy"
@@ -40,10 +39,10 @@ def dialer_named(name: str) -> IDialer:
 
     @raise ConfigError: there is none; names those that there are.
     """
-    dialers: dict[str, IDialer] = {dialer.name: dialer for dialer in getPlugins(IDialer, fleetspeak.plugins)}
+    dialers: dict[str, IDialer] = PLUG_INS.by_name(IDialer)
     wanted = name or DEFAULT_DIALER
     if wanted not in dialers:
-        raise ConfigError(f'no dialer is called "{wanted}"; there are: {", ".join(sorted(dialers))}')
+        raise ConfigError(f'no dialer is called "{wanted}"; {PLUG_INS.instead(list(dialers))}')
     return dialers[wanted]
 
 

@@ -12,10 +12,8 @@ from typing import Any
 from cryptography.x509 import Certificate
 from google.protobuf.message import DecodeError
 from twisted.logger import ILogObserver, globalLogPublisher
-from twisted.plugin import getPlugins
 from zope.interface import implementer
 
-import fleetspeak.plugins
 from fleetspeak.client.comms.dialing import dialer_named
 from fleetspeak.client.doctor.findings import Finding, failed, ok, skipped, warning
 from fleetspeak.client.services.loader import ServiceFile, load_services
@@ -27,6 +25,7 @@ from fleetspeak.config.hardcoded import load as load_hardcoded
 from fleetspeak.core.proxies import parse_proxy
 from fleetspeak.errors import ConfigError
 from fleetspeak.interfaces import IClientServiceFactory
+from fleetspeak.lookup import PLUG_INS
 from fleetspeak.pb import client_config
 from fleetspeak.security.certificates import load_readable_certificates
 
@@ -174,7 +173,7 @@ def examine_services(settings: ClientSettings) -> list[Finding]:
         )
     finally:
         globalLogPublisher.removeObserver(listen)
-    factories = {factory.name: factory for factory in getPlugins(IClientServiceFactory, fleetspeak.plugins)}
+    factories = PLUG_INS.by_name(IClientServiceFactory)
     complaints += [problem for file in loaded.files if (problem := _problem_of(file, factories))]
     findings = [failed(check, complaint, "correct the file, or remove it") for complaint in complaints]
     usable = [file.config.name for file in loaded.files if not _problem_of(file, factories)]

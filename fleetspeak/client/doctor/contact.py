@@ -13,9 +13,7 @@ from typing import Any, cast
 
 import psutil
 from twisted.internet.defer import Deferred
-from twisted.plugin import getPlugins
 
-import fleetspeak.plugins
 from fleetspeak.client.addressing import SYSTEM
 from fleetspeak.client.comms.bodies import WholeBody, read_body
 from fleetspeak.client.comms.http import MAX_REFUSAL, SUCCESS, Transport, reason_of
@@ -28,6 +26,7 @@ from fleetspeak.client.signers import signatures
 from fleetspeak.config.client import ClientSettings
 from fleetspeak.errors import ProtocolError
 from fleetspeak.interfaces import IContactSigner
+from fleetspeak.lookup import PLUG_INS
 from fleetspeak.pb import common
 from fleetspeak.wire import contact as wire_contact
 from fleetspeak.wire.streamframes import MAX_SERVER_RECORD
@@ -92,7 +91,7 @@ def uncompressed(settings: ClientSettings) -> ClientSettings:
 def _contact(settings: ClientSettings, known: Known, now: float) -> bytes:
     contact = common.ContactData(sequencing_nonce=known.nonce, AllowedMessages={SYSTEM: 0})
     contact.client_clock.FromNanoseconds(int(now * 1e9))
-    signers = list(getPlugins(IContactSigner, fleetspeak.plugins))
+    signers = PLUG_INS.all(IContactSigner)
     wrapped = wire_contact.wrap_signed(contact, settings.labels, lambda data: signatures(signers, data))
     return wrapped.SerializeToString()
 

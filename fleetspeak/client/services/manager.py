@@ -21,6 +21,7 @@ from fleetspeak.client.services.loader import Loaded, ServiceFile
 from fleetspeak.core.reload import plan_services
 from fleetspeak.errors import ConfigError, FleetspeakError
 from fleetspeak.interfaces import IClientService, IClientServiceContext, IClientServiceFactory
+from fleetspeak.lookup import PLUG_INS, make
 from fleetspeak.pb import system
 from fleetspeak.program.awaiting import within
 
@@ -277,7 +278,7 @@ class ServiceManager:
         config = _unpack_config(file, factory)
         context = self._make_context(file.config.name, self.names)
         try:
-            service: IClientService = factory.make(config, context)
+            service: IClientService = make(factory, IClientService, config, context)
         except ConfigError as error:
             raise ConfigError(f"{file.where('config')}: service {file.config.name!r}: {error}") from error
         return service
@@ -291,7 +292,7 @@ class ServiceManager:
         if factory is None:
             raise ConfigError(
                 f'{file.where("factory")}: factory not found: "{config.factory}", expected one of '
-                f"{', '.join(sorted(self._factories))}"
+                f"{', '.join(sorted(self._factories))}{PLUG_INS.blame()}"
             )
         return factory
 

@@ -182,7 +182,7 @@ class ReadBodyTests(SynchronousTestCase):
 class TransportTests(SynchronousTestCase):
     def test_an_unknown_dialer_is_an_error_that_names_the_known_ones(self) -> None:
         error = self.assertRaises(ConfigError, Transport, FakeLink(), client_settings(dialer="pigeon"), Clock())
-        self.assertEqual(str(error), 'no dialer is called "pigeon"; there are: direct, proxy')
+        self.assertIn('no dialer is called "pigeon"; there are: direct, proxy. ', str(error))
 
     def test_a_rekey_makes_it_stale(self) -> None:
         link = FakeLink()
