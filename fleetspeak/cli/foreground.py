@@ -28,6 +28,8 @@ def server() -> None:
     flags.string("database_path", None, "SQLite database, for a components file that names no other database")
     flags.string("https_addr", None, "where clients connect; instead of a components file")
     flags.string("admin_addr", None, "where operators' programs connect; instead of a components file")
+    flags.string("store", None, "a plug-in in place of the database: NAME:ARGUMENT, such as mysql:FILE")
+    flags.string("authorizer", None, "a plug-in that says which clients may make contact: NAME:ARGUMENT")
     flags.string("notifier", None, "how servers notify each other, in place of HTTP: NAME:ARGUMENT of a plug-in")
     flags.string("notification_secret_file", None, "file with what only servers know, to prove notifications by")
     flags.boolean("notification_accept_unsigned", "hear servers without the secret too, such as the Go server")
@@ -44,6 +46,8 @@ def server() -> None:
         "database_path",
         "https_addr",
         "admin_addr",
+        "store",
+        "authorizer",
         "notifier",
         "notification_secret_file",
         "notification_accept_unsigned",

@@ -37,8 +37,10 @@ class ServerSettings:
     """All that a server needs to know to run; made by `read_server_config`, or by `small_set_up`."""
 
     database_path: Path | None = None
-    """Of the SQLite database, unless there is `mysql`."""
+    """Of the SQLite database, unless there is `mysql` or `store`."""
     mysql: DataSource | None = None
+    store: str = ""
+    """``NAME:ARGUMENT`` of a plug-in (`fleetspeak.interfaces.IStoreFactory`), in place of both."""
     https_address: tuple[str, int] | None = None
     """Host (empty: all) and port of the frontend; None: there is none."""
     certificate_chain: str = ""
@@ -53,6 +55,8 @@ class ServerSettings:
     health_address: tuple[str, int] | None = None
     required_label: str = ""
     """Non-empty: only clients that claim this label may make contact."""
+    authorizer: str = ""
+    """``NAME:ARGUMENT`` of a plug-in (`fleetspeak.interfaces.IAuthorizerFactory`), in place of that."""
     services: Sequence[services.ServiceConfig] = ()
     broadcast_poll_time: float = DEFAULT_BROADCAST_POLL_TIME
     """Seconds."""
@@ -74,12 +78,16 @@ class ServerSettings:
     """What to tell the person who starts the server; of the small set-up."""
 
 
-def read_server_config(components_path: Path, services_path: Path, database_path: Path | None = None) -> ServerSettings:
+def read_server_config(
+    components_path: Path, services_path: Path, database_path: Path | None = None, store: str = "", authorizer: str = ""
+) -> ServerSettings:
     """Read and check the components file and the services file of the Go server.
 
     The types of the services' configurations must be known by now: import the modules of their factories first.
 
     @param database_path: the SQLite database, which the components file has no field for.
+    @param store: a plug-in in place of a database.
+    @param authorizer: a plug-in in place of a required_label.
     @raise ConfigError: the server cannot start with them; the text says where it is wrong and what was expected.
     """
     configured, poll_time = read_services(services_path)
@@ -87,8 +95,12 @@ def read_server_config(components_path: Path, services_path: Path, database_path
     try:
         _check(parsed)
         _refuse_what_is_to_come(parsed)
+        if authorizer and parsed.required_label:
+            raise ConfigError(
+                "required_label and --authorizer both say which clients may make contact; give only one of them"
+            )
         return ServerSettings(
-            **_database(parsed, database_path),
+            **_database(parsed, database_path, store),
             https_address=_listen("https_config", parsed.https_config.listen_address),
             certificate_chain=parsed.https_config.certificates,
             key=parsed.https_config.key,
@@ -97,6 +109,7 @@ def read_server_config(components_path: Path, services_path: Path, database_path
             admin_address=_listen("admin_config", parsed.admin_config.listen_address),
             health_address=_listen("health_check_config", parsed.health_check_config.listen_address),
             required_label=parsed.required_label,
+            authorizer=authorizer,
             services=configured,
             broadcast_poll_time=poll_time,
             **_notifications(parsed),
@@ -107,7 +120,13 @@ def read_server_config(components_path: Path, services_path: Path, database_path
 
 
 def small_set_up(
-    https_addr: str, admin_addr: str, database_path: Path, services_path: Path | None = None, now: float | None = None
+    https_addr: str,
+    admin_addr: str,
+    database_path: Path,
+    services_path: Path | None = None,
+    now: float | None = None,
+    store: str = "",
+    authorizer: str = "",
 ) -> ServerSettings:
     """Settings for a server without configuration files.
 
@@ -118,6 +137,8 @@ def small_set_up(
     @param admin_addr: where operators' services connect; empty for nowhere.
     @param services_path: a services file, if there are services beside the built-in ones.
     @param now: seconds since the epoch; the clock's if None.
+    @param store: a plug-in in place of the database, beside which there would be the certificates.
+    @param authorizer: a plug-in in place of letting everyone in.
     @raise ConfigError: an option or a file cannot be used.
     """
     database = database_path.absolute()
@@ -130,7 +151,9 @@ def small_set_up(
     hosts = owncertificate.own_hosts(host)
     certificate = owncertificate.read_or_make(paths, hosts, time.time() if now is None else now)
     return ServerSettings(
-        database_path=database,
+        database_path=None if store else database,
+        store=store,
+        authorizer=authorizer,
         https_address=(host, port),
         certificate_chain=certificate.pem,
         key=certificate.key_pem,
@@ -199,8 +222,13 @@ def _not_yet(name: str, instead: str) -> ConfigError:
     return ConfigError(f"{name} is not in this version yet; remove it and {instead}")
 
 
-def _database(config: components.Config, database_path: Path | None) -> dict[str, Any]:
+def _database(config: components.Config, database_path: Path | None, store: str) -> dict[str, Any]:
     """The setting that says where the database is."""
+    if store:
+        if config.mysql_data_source_name or database_path is not None:
+            other = "--database-path" if database_path is not None else "mysql_data_source_name"
+            raise ConfigError(f"{other} and --store name two databases; give only one of them")
+        return {"store": store}
     if config.mysql_data_source_name:
         if database_path is not None:
             raise ConfigError("mysql_data_source_name and --database-path name two databases; give only one of them")

@@ -25,24 +25,23 @@ from fleetspeak.interfaces.client import (
 from fleetspeak.interfaces.factory import IFactory
 from fleetspeak.interfaces.server import (
     IAuthorizer,
-    IBatchServerService,
+    IAuthorizerFactory,
     IFileStore,
     IFileStoreFactory,
     IListener,
     INotifier,
     INotifierFactory,
     IOpenFile,
-    IServerEndpoint,
     IServerService,
     IServerServiceContext,
     IServerServiceFactory,
 )
 from fleetspeak.interfaces.stats import IServerStats
-from fleetspeak.interfaces.store import IStore
+from fleetspeak.interfaces.store import IStore, IStoreFactory
 
 __all__ = [
     "IAuthorizer",
-    "IBatchServerService",
+    "IAuthorizerFactory",
     "IClientService",
     "IClientServiceContext",
     "IClientServiceFactory",
@@ -59,10 +58,10 @@ __all__ = [
     "INotifierFactory",
     "IOpenFile",
     "IPersistence",
-    "IServerEndpoint",
     "IServerService",
     "IServerServiceContext",
     "IServerServiceFactory",
     "IServerStats",
     "IStore",
+    "IStoreFactory",
 ]

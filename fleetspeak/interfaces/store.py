@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from zope.interface import Interface
+from twisted.plugin import IPlugin
+from zope.interface import Attribute, Interface
 
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
@@ -31,12 +32,28 @@ if TYPE_CHECKING:
         Exchanged,
         FileStat,
         Label,
-        Prune,
-        Pruned,
         ResultUpdate,
         RetryLimits,
         StoredFile,
     )
+
+
+class IStoreFactory(IPlugin):
+    """Makes stores, for ``--store NAME:ARGUMENT``; `sqlite` and `mysql` are built in."""
+
+    name = Attribute("str: by which the option selects it.")
+    help = Attribute("str: one line for people, with what the argument is.")
+
+    def make(argument: str, reactor: Any, now_ns: Callable[[], int], uniform: Callable[[], float]) -> IStore:
+        """Make a store that is not open yet.  Called before the process becomes a daemon: start no threads yet.
+
+        @param argument: what follows the first colon of the option.  Everyone on the machine can read it while the
+            server runs, so a password has to be in a file that it names.
+        @param reactor: whose threads, clock and connections the store uses.
+        @param now_ns: the time, in nanoseconds since the Unix epoch.
+        @param uniform: a random number from 0 to less than 1, for spreading what is done again.
+        @raise fleetspeak.errors.ConfigError: the argument cannot work; says what was expected.
+        """
 
 
 class IStore(Interface):
@@ -273,29 +290,3 @@ class IStore(Interface):
 
     def prune_audit(before_ns: int, limit: int) -> Deferred[int]:
         """Delete the oldest entries that were written before then, at most `limit`.  @return: how many there were."""
-
-    # -- retention
-
-    def prune(request: Prune) -> Deferred[Pruned]:
-        """Carry out a `fleetspeak.records.Prune`: look for what is old, and delete it, in a short transaction.
-
-        Unlike all other methods this one is not atomic: what is found is deleted if it is still old enough then.
-        Other calls do not wait for it longer than the deletion of so many rows takes.  Whoever repeats it from the
-        position that it gave has deleted all when there is none; one that is unknown counts as the beginning.
-
-        @return: a `fleetspeak.records.Pruned`.
-        """
-
-    def create_time_indexes() -> Deferred[list[str]]:
-        """Make the indexes that `prune` is quicker with, as far as they are missing.  That may take long.
-
-        @return: list of the statements that were run, for people; empty where no such indexes are needed.
-        """
-
-    def lease(name: str, holder: bytes, until_ns: int, state: str | None = None) -> Deferred[str | None]:
-        """Be the only one who does something, until then; or stay it; or, with a time that is over, end that.
-
-        @param holder: 16 bytes that nobody else has.
-        @param state: what the next holder shall know, at most 1000 characters; None: what was there stays.
-        @return: the state; None: another one is the holder.
-        """

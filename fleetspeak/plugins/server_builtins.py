@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fleetspeak.server.authorizers import AllowAllFactory, RequiredLabelFactory
 from fleetspeak.server.directoryfiles import DirectoryFilesFactory
 from fleetspeak.server.services.cps import CpsFactory
 from fleetspeak.server.services.grpcservice import GrpcFactory
@@ -13,3 +14,6 @@ noop = NoopFactory()
 message_saver = MessageSaverFactory()
 cps = CpsFactory()
 directory_files = DirectoryFilesFactory()
+
+allow_all = AllowAllFactory()
+required_label = RequiredLabelFactory()

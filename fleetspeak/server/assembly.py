@@ -21,9 +21,9 @@ from fleetspeak.server.admin.operations import AdminOperations
 from fleetspeak.server.admin.operator.broadcasts import BroadcastOperations
 from fleetspeak.server.admin.served import Served
 from fleetspeak.server.admin.server import AdminServer
-from fleetspeak.server.authorizers import AllowAll, RequiredLabel
 from fleetspeak.server.broadcasts import BroadcastManager
 from fleetspeak.server.cache import ClientCache
+from fleetspeak.server.choices import make_authorizer, make_store
 from fleetspeak.server.contact.handler import ContactHandler
 from fleetspeak.server.dispatch import Dispatcher
 from fleetspeak.server.files import Files, StoredFiles
@@ -37,7 +37,6 @@ from fleetspeak.server.services.backlog import Backlog
 from fleetspeak.server.services.manager import SYSTEM, ServiceContext, ServiceManager
 from fleetspeak.server.services.system import SystemService
 from fleetspeak.server.stats import ServerStats
-from fleetspeak.store.sqlite import SqliteStore
 
 log = Logger()
 
@@ -69,7 +68,7 @@ class Server:
         self.settings = settings
         self.reactor = reactor
         self.stats = ServerStats(collectors, reactor)
-        self.store: IStore = store or _store(settings, reactor, now_ns, uniform)
+        self.store: IStore = store or make_store(settings, reactor, now_ns, uniform)
         self.files = Files(StoredFiles(self.store), file_stores)
         self.dispatcher = Dispatcher(self.stats)
         self.cache = ClientCache(self.store.client_data, reactor.seconds)
@@ -166,8 +165,7 @@ class Server:
         settings = self.settings
         if settings.https_address is None:
             return None
-        label = settings.required_label
-        authorizer = RequiredLabel(label) if label else AllowAll()
+        authorizer = make_authorizer(settings, self.reactor)
         contacts = ContactHandler(
             self.store,
             authorizer,
@@ -203,19 +201,6 @@ class Server:
         if self.settings.health_address is None:
             return None
         return HealthEndpoint(*self.settings.health_address, self.reactor)
-
-
-def _store(settings: ServerSettings, reactor: Any, now_ns: Callable[[], int], uniform: Callable[[], float]) -> IStore:
-    if settings.mysql is None:
-        return SqliteStore(str(settings.database_path), now_ns=now_ns, uniform=uniform, reactor=reactor)
-    try:
-        from fleetspeak.store.sql.mysql import MysqlStore  # its library is an extra
-    except ImportError as error:
-        raise ConfigError(
-            f"failed to open database: a MySQL database needs PyMySQL ({error}); "
-            'install it with: pip install "fleetspeak-twisted[mysql]"'
-        ) from None
-    return MysqlStore(settings.mysql, now_ns=now_ns, uniform=uniform, reactor=reactor)
 
 
 def make_server(

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from twisted.application.service import IService
-from twisted.plugin import getPlugins
 from twisted.python import usage
 
-import fleetspeak.plugins
 from fleetspeak.config.server import DEFAULT_BROADCAST_RATE, ServerSettings, read_server_config, small_set_up
 from fleetspeak.errors import ConfigError
 from fleetspeak.interfaces import IFileStore, IFileStoreFactory, IServerServiceFactory, IServerStats
+from fleetspeak.lookup import PLUG_INS, made_of
 from fleetspeak.program.systemd import Notifier
 from fleetspeak.server.assembly import make_server
 from fleetspeak.server.notify.chosen import plugged_in, with_secret
@@ -47,6 +46,8 @@ class Options(usage.Options):
             "Where operators' programs connect, without a components file; empty for nowhere. "
             f"It is not protected. [default: {DEFAULT_ADMIN_ADDRESS}]",
         ],
+        ["store", None, None, "A plug-in in place of the database: NAME:ARGUMENT, such as mysql:FILE."],
+        ["authorizer", None, None, "A plug-in that says which clients may make contact: NAME:ARGUMENT."],
         [
             "broadcast-rate",
             None,
@@ -89,6 +90,8 @@ class Options(usage.Options):
 
     def postOptions(self) -> None:  # noqa: N802
         """Refuse what does not go together."""
+        if self["store"] and self["database-path"]:
+            raise usage.UsageError("--store and --database-path name two databases; give only one of them")
         if not self["broadcast-rate"] > 0:
             raise usage.UsageError("--broadcast-rate must be more than 0 clients a second")
         if self["components-config"]:
@@ -110,9 +113,14 @@ def settings_of(options: Options) -> ServerSettings:
     """What the options and the files they name ask for.  Raises ConfigError."""
     database = options["database-path"]
     services = options["services-config"]
+    store, authorizer = options["store"] or "", options["authorizer"] or ""
     if options["components-config"]:
         return read_server_config(
-            Path(options["components-config"]), Path(services), None if database is None else Path(database)
+            Path(options["components-config"]),
+            Path(services),
+            None if database is None else Path(database),
+            store,
+            authorizer,
         )
     https, admin = options["https-addr"], options["admin-addr"]
     return small_set_up(
@@ -120,28 +128,22 @@ def settings_of(options: Options) -> ServerSettings:
         DEFAULT_ADMIN_ADDRESS if admin is None else admin,
         Path(database or DEFAULT_DATABASE),
         None if services is None else Path(services),
+        store=store,
+        authorizer=authorizer,
     )
 
 
 def file_stores_of(options: Options, reactor: Any) -> dict[str, IFileStore]:
     """The stores of files that the options name, by service.  Raises ConfigError."""
-    if not options.file_stores:
-        return {}
-    known: dict[str, IFileStoreFactory] = {one.name: one for one in getPlugins(IFileStoreFactory, fleetspeak.plugins)}
-    made = {}
-    for service, (name, argument) in options.file_stores.items():
-        if name not in known:
-            raise ConfigError(f"--file-store {service}: there is no {name}; there are: {', '.join(sorted(known))}")
-        try:
-            made[service] = known[name].make(argument, reactor)
-        except ConfigError as error:
-            raise ConfigError(f"--file-store {service}: {error}") from None
-    return made
+    return {
+        service: made_of(f"--file-store {service}", IFileStoreFactory, IFileStore, f"{name}:{argument}", reactor)
+        for service, (name, argument) in options.file_stores.items()
+    }
 
 
 def collectors() -> list[IServerStats]:
     """The statistics plug-ins that are installed."""
-    return list(getPlugins(IServerStats, fleetspeak.plugins))
+    return PLUG_INS.all(IServerStats)
 
 
 def makeService(options: Options) -> IService:  # noqa: N802
@@ -151,7 +153,7 @@ def makeService(options: Options) -> IService:  # noqa: N802
     sys.setswitchinterval(SWITCH_INTERVAL)
     try:
         # Before the files are read: it makes known the types of the plug-ins' configurations.
-        factories = list(getPlugins(IServerServiceFactory, fleetspeak.plugins))
+        factories = PLUG_INS.all(IServerServiceFactory)
         settings = replace(settings_of(options), broadcast_rate=options["broadcast-rate"])
         settings = with_secret(
             settings, options["notification-secret-file"], bool(options["notification-accept-unsigned"])

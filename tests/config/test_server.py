@@ -32,13 +32,14 @@ class ServerConfigTestCase(SynchronousTestCase):
         self.components.https_config.certificates = "CERT"
         self.components.https_config.key = "SECRET"
         self.services = ""
+        self.store = self.authorizer = ""
         self.database: Path | None = self.folder / "fleetspeak.sqlite"
 
     def read(self) -> settings.ServerSettings:
         components_path, services_path = self.folder / "components", self.folder / "services"
         components_path.write_text(text_format.MessageToString(self.components))
         services_path.write_text(self.services)
-        return settings.read_server_config(components_path, services_path, self.database)
+        return settings.read_server_config(components_path, services_path, self.database, self.store, self.authorizer)
 
     def assert_refused(self, reason: str) -> None:
         with self.assertRaises(ConfigError) as caught:
@@ -129,6 +130,21 @@ class DatabaseTests(ServerConfigTestCase):
     def test_a_dsn_and_a_database_path_exclude_each_other(self) -> None:
         self.components.mysql_data_source_name = "fs:SECRET@tcp(127.0.0.1:3306)/fleetspeak"
         self.assert_refused("mysql_data_source_name and --database-path name two databases")
+
+    def test_a_store_takes_the_place_of_both(self) -> None:
+        self.store = "mysql:/etc/fleet.dsn"
+        self.assert_refused("--database-path and --store name two databases")
+        self.database = None
+        read = self.read()
+        self.assertEqual((read.store, read.mysql, read.database_path), ("mysql:/etc/fleet.dsn", None, None))
+        self.components.mysql_data_source_name = "user:SECRET@/fleet"
+        self.assert_refused("mysql_data_source_name and --store name two databases")
+
+    def test_an_authorizer_and_a_label_exclude_each_other(self) -> None:
+        self.authorizer = "label:corp"
+        self.assertEqual(self.read().authorizer, "label:corp")
+        self.components.required_label = "corp"
+        self.assert_refused("required_label and --authorizer")
 
     def test_neither_says_to_give_a_database_path(self) -> None:
         self.database = None

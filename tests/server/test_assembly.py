@@ -13,7 +13,7 @@ import grpc
 
 from fleetspeak import rpc
 from fleetspeak.pb import admin, common, system
-from fleetspeak.testing.wireclient import Connection, Identity
+from fleetspeak.testing.wireclient import Connection, Identity, RefusedError
 from tests.fleet.server import TWISTD
 from tests.programs import Program, eventually
 
@@ -140,6 +140,31 @@ class StartFailureTests(ServerCase):
     def test_a_service_cannot_be_made(self) -> None:
         (self.folder / "services").write_text('services { name: "a" factory: "SPELL" }')
         self.assert_fails(r"unable to find factory \[SPELL\]", "--services-config=services")
+
+    def test_a_plug_in_is_missing(self) -> None:
+        self.assert_fails(
+            "fleetspeak-server: --authorizer: there is no magic; there are: all, label", "--authorizer=magic"
+        )
+
+
+class PlugInTests(ServerCase):
+    def test_store_and_authorizer_of_choice(self) -> None:
+        program = self.start(
+            "--https-addr=127.0.0.1:0", "--admin-addr=", "--store=sqlite:x.sqlite", "--authorizer=label:corp"
+        )
+        program.wait_for_line("Fleetspeak server started.")
+        self.assertTrue((self.folder / "x.sqlite").exists())
+        self.assertFalse((self.folder / "fleetspeak.sqlite").exists())
+        trusted = (self.folder / "fleetspeak-ca.pem").read_text()
+        _, port = self.address(program, "HTTPS frontend")
+        for labels, admitted in ((["corp"], True), (["home"], False)):
+            connection = Connection(("localhost", port), trusted, Identity.make())
+            self.addCleanup(connection.close)
+            if admitted:
+                connection.poll(common.ContactData(), labels)
+            else:
+                self.assertRaises(RefusedError, connection.poll, common.ContactData(), labels)
+        self.assertEqual(program.terminate(), 0)
 
 
 class WithoutGrpcTests(ServerCase):

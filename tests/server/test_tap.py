@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from pathlib import Path
 from unittest import mock
@@ -74,6 +75,10 @@ class OptionsTests(SynchronousTestCase):
             self.assertIn(said, str(error))
             self.assertIn("--file-store a", str(error))
 
+    def test_one_database(self) -> None:
+        error = self.assertRaises(UsageError, self.parse, "--store=sqlite:a", "--database-path=b")
+        self.assertIn("two databases", str(error))
+
     def test_help_is_the_reference(self) -> None:
         text = str(tap.Options())
         for words in ("--components-config=", "--database-path=", "fleetspeak.sqlite", "localhost:6061", ":4443"):
@@ -99,6 +104,20 @@ class SettingsTests(SynchronousTestCase):
         self.assertEqual(settings.admin_address, ("localhost", 6061))
         self.assertIn("fleetspeak-client --trusted-cert-file", settings.announcement)
         self.assertTrue((self.folder / "x-ca.pem").exists())
+
+    def test_plug_ins_are_chosen(self) -> None:
+        """The certificates are then where they are by default: in the working folder."""
+        before = Path.cwd()
+        os.chdir(self.folder)
+        self.addCleanup(os.chdir, before)
+        settings = tap.settings_of(self.options(store="sqlite:elsewhere.sqlite", authorizer="label:corp"))
+        self.assertEqual((settings.store, settings.authorizer), ("sqlite:elsewhere.sqlite", "label:corp"))
+        self.assertIsNone(settings.database_path)
+        self.assertTrue((self.folder / "fleetspeak-ca.pem").exists())
+        components = {"components_config": str(self.folder / "components")}
+        services = {"services_config": str(self.folder / "services")}
+        settings = tap.settings_of(self.options(store="mysql:x", authorizer="all", **components, **services))
+        self.assertEqual((settings.store, settings.authorizer), ("mysql:x", "all"))
 
     def test_without_an_admin_api(self) -> None:
         path = str(self.folder / "x.sqlite")

@@ -20,7 +20,6 @@ from fleetspeak.testing.storecontract.delivery import DeliveryContract
 from fleetspeak.testing.storecontract.exchange import ExchangeContract
 from fleetspeak.testing.storecontract.files import FilesContract
 from fleetspeak.testing.storecontract.messages import MessagesContract
-from fleetspeak.testing.storecontract.retention import RetentionContract
 
 
 class StoreContract(
@@ -33,7 +32,6 @@ class StoreContract(
     BroadcastsContract,
     FilesContract,
     AuditContract,
-    RetentionContract,
 ):
     """All of the contract."""
 
@@ -48,7 +46,6 @@ __all__ = [
     "ExchangeContract",
     "FilesContract",
     "MessagesContract",
-    "RetentionContract",
     "StoreClock",
     "StoreContract",
 ]
