@@ -212,7 +212,11 @@ PLUG_INS = PlugIns()
 """Those of `fleetspeak.plugins`."""
 
 
-def make(factory: Any, product: InterfaceClass, *arguments: object) -> Any:
+Product = InterfaceClass | tuple[InterfaceClass, ...]
+"""What a factory makes: an object that provides an interface, or a tuple of such."""
+
+
+def make(factory: Any, product: Product, *arguments: object) -> Any:
     """Have a factory make what it is for.
 
     @param product: the interface of that.
@@ -230,7 +234,16 @@ def make(factory: Any, product: InterfaceClass, *arguments: object) -> Any:
             f"{type(factory).__name__} of {origin} failed with {type(error).__name__}: {error}; the log has its "
             "traceback, for the author of the package"
         ) from error
-    must_provide(product, made, lambda: f"what {type(factory).__name__} of {origin_of(factory)} made")
+    whose = f"what {type(factory).__name__} of {{}} made".format
+    if isinstance(product, tuple):
+        if not isinstance(made, tuple) or len(made) != len(product):
+            names = ", ".join(kind.__name__ for kind in product)
+            raise ConfigError(f"{whose(origin_of(factory))} is not a tuple of {names}")
+        parts = list(zip(product, made, strict=True))
+    else:
+        parts = [(product, made)]
+    for kind, part in parts:
+        must_provide(kind, part, lambda: whose(origin_of(factory)))
     return made
 
 
@@ -250,7 +263,7 @@ def must_provide(kind: InterfaceClass, thing: Any, what: Callable[[], str]) -> N
         ) from None
 
 
-def made_of(option: str, kind: InterfaceClass, product: InterfaceClass, choice: str, *arguments: object) -> Any:
+def made_of(option: str, kind: InterfaceClass, product: Product, choice: str, *arguments: object) -> Any:
     """What an option such as ``--store NAME:ARGUMENT`` asks for.
 
     @param option: for people.

@@ -208,6 +208,16 @@ class MakingTests(SynchronousTestCase):
             error = self.assertRaises(ConfigError, make, Clumsy(wrong), IAuthorizer, "", None)
             self.assertIn("does not keep IAuthorizer", str(error))
 
+    def test_two_at_a_time(self) -> None:
+        pair = (IAuthorizer, IAuthorizer)
+        self.assertEqual(len(make(Clumsy((AllowAll(), AllowAll())), pair, "", None)), 2)
+        for wrong, said in (
+            (AllowAll(), "is not a tuple of IAuthorizer, IAuthorizer"),
+            ((AllowAll(),), "is not a tuple of"),
+            ((AllowAll(), 1), "does not keep IAuthorizer"),
+        ):
+            self.assertIn(said, str(self.assertRaises(ConfigError, make, Clumsy(wrong), pair, "", None)))
+
     def test_an_option(self) -> None:
         made = made_of("--authorizer", IAuthorizerFactory, IAuthorizer, "label:a:b", None)
         self.assertEqual(made._label, "a:b", "an argument may have colons")

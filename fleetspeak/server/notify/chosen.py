@@ -6,13 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from twisted.plugin import getPlugins
-
-import fleetspeak.plugins
 from fleetspeak.config.secretfile import read_secret
 from fleetspeak.config.server import ServerSettings
 from fleetspeak.errors import ConfigError
-from fleetspeak.interfaces import INotifierFactory
+from fleetspeak.interfaces import IListener, INotifier, INotifierFactory
+from fleetspeak.lookup import made_of
 from fleetspeak.server.notify.pair import Notifications
 
 MIN_SECRET = 16
@@ -38,11 +36,7 @@ def plugged_in(option: str | None, settings: ServerSettings, reactor: Any) -> No
         return None
     if settings.notification_address is not None or settings.notification_use_http:
         raise ConfigError("--notifier and notification_... of the components file are two ways to notify; choose one")
-    name, _, argument = option.partition(":")
-    known: dict[str, INotifierFactory] = {one.name: one for one in getPlugins(INotifierFactory, fleetspeak.plugins)}
-    if name not in known:
-        raise ConfigError(f"--notifier: there is no {name}; there are: {', '.join(sorted(known))}")
-    try:
-        return known[name].make(argument, settings.notification_secret, reactor)
-    except ConfigError as error:
-        raise ConfigError(f"--notifier {name}: {error}") from None
+    made: Notifications = made_of(
+        "--notifier", INotifierFactory, (INotifier, IListener), option, settings.notification_secret, reactor
+    )
+    return made

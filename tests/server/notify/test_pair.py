@@ -11,9 +11,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from fleetspeak.config.server import ServerSettings
 from fleetspeak.errors import ConfigError
 from fleetspeak.interfaces import IListener, INotifier, INotifierFactory
+from fleetspeak.lookup import PLUG_INS
 from fleetspeak.server.assembly import Server
 from fleetspeak.server.dispatch import Dispatcher
-from fleetspeak.server.notify import chosen
 from fleetspeak.server.notify.chosen import plugged_in, with_secret
 from fleetspeak.server.notify.httplistener import HttpListener
 from fleetspeak.server.notify.httpnotifier import HttpNotifier
@@ -96,7 +96,7 @@ class PlugInTests(SynchronousTestCase):
     """``--notifier NAME:ARGUMENT``."""
 
     def setUp(self) -> None:
-        self.patch(chosen, "getPlugins", lambda interface, package: [_Factory()] * (interface is INotifierFactory))
+        self.patch(PLUG_INS, "_load", lambda kind: [(__name__, _Factory())] * (kind is INotifierFactory))
 
     def test_chosen_by_name(self) -> None:
         pair = plugged_in("pigeons:loft:1", ServerSettings(), Clock())
@@ -107,7 +107,7 @@ class PlugInTests(SynchronousTestCase):
     def test_what_cannot_be_is_said(self) -> None:
         for option, settings, words in (
             ("smoke:x", ServerSettings(), "there is no smoke; there are: pigeons"),
-            ("pigeons:y", ServerSettings(), "--notifier pigeons: there is no loft at y"),
+            ("pigeons:y", ServerSettings(), "--notifier: there is no loft at y"),
             ("pigeons:loft:1", ServerSettings(notification_use_http=True), "choose one"),
             ("pigeons:loft:1", ServerSettings(notification_address=("", 1)), "choose one"),
         ):
