@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import NamedTuple
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -299,3 +300,47 @@ class AuditFilter:
     """Entries with lower numbers only."""
     newest_first: bool = False
     """By descending number; otherwise by ascending number."""
+
+
+class Prunable(StrEnum):
+    """What is deleted when it is old enough.  The values are those of the option ``--keep``, but for the last one."""
+
+    CONTACTS = "contacts"
+    """Made longer ago; with the links to their messages."""
+    RESOURCE_USAGE = "resource-usage"
+    """Stored longer ago."""
+    MESSAGES = "messages"
+    """Those with a result, that were created and got it longer ago."""
+    PENDING_MESSAGES = "pending-messages"
+    """Those without a result, that were created longer ago.  Nobody ever gets them any more."""
+    BROADCASTS = "broadcasts"
+    """Those that expired, or were seen to have ended, longer ago; with their shares, and the note who was sent them."""
+    CLIENTS = "clients"
+    """Those whose last contact was longer ago, and that are not blacklisted; with all that was stored of them but
+    messages."""
+    MESSAGES_OF_CLIENTS = "messages-of-clients"
+    """As `MESSAGES`, but only those from or to clients that there are not (any more)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prune:
+    """Delete a part of what is older than a time."""
+
+    kind: Prunable
+    before_ns: int
+    position: str = ""
+    """Where an earlier part ended; empty: at the beginning."""
+    rows: int = 500
+    """About how many are deleted at most; ten times as many are looked at."""
+    dry_run: bool = False
+    """Count, and delete nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """The outcome of a `Prune`."""
+
+    rows: Mapping[str, int]
+    """How many rows were deleted, or would be, by table; without zeros."""
+    position: str | None
+    """Where to go on; None: that was all."""

@@ -102,6 +102,11 @@ class Account:
             self.give_back(key, 0)
         return len(expired)
 
+    @property
+    def ended(self) -> bool:
+        """Nothing of it will ever be sent any more: it is used up, or disabled for good."""
+        return self.sent >= self.limit and self.paused_limit is None
+
     def disable(self) -> None:
         """End all shares, and open no more."""
         for key in list(self.shares):

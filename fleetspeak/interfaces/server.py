@@ -23,34 +23,61 @@ if TYPE_CHECKING:
 class IServerServiceFactory(IFactory):
     """Builds server services of one kind, for the `factory` of a `fleetspeak.server.ServiceConfig`."""
 
-    def make(config: ProtobufMessage | None, context: IServerServiceContext) -> IServerService:
+    def make(config: ProtobufMessage | None, context: IServerServiceContext) -> IServerService | IBatchServerService:
         """Build a service.
 
         @param config: a message of `config_type`, or None if the file gave none.
         @param context: an `IServerServiceContext`.
-        @return: an `IServerService`.
+        @return: an `IServerService`, or an `IBatchServerService`; what provides both is given lists.
         @raise fleetspeak.errors.ConfigError: the configuration cannot work; the server then does not start.
         """
 
 
-class IServerService(Interface):
-    """One named endpoint on the server."""
+class IServerEndpoint(Interface):
+    """What all services of a server have in common."""
 
     def start() -> Awaitable[None] | None:
         """Get ready.  @return: Awaitable or None; a failure stops the server's start."""
 
     def stop() -> Awaitable[None] | None:
-        """Finish.  Called after the last `process` has ended.  @return: Awaitable or None."""
+        """Finish.  Called after the last call has ended.  @return: Awaitable or None."""
+
+
+class IServerService(IServerEndpoint):
+    """One named endpoint on the server."""
 
     def process(message: common.Message) -> Awaitable[None] | None:
         """Process one `fleetspeak.Message`; the same message may come again (at least once).
 
-        Several calls run at a time, up to the service's max_parallelism; each is cancelled after 30 s.
+        Several calls run at a time, up to the service's max_parallelism; each is cancelled after 30 s, and ends then,
+        or its outcome does not count.  The message must not be changed: it is stored as it is if it has to wait.
 
         @return: Awaitable or None; success makes the message processed.
-        @raise fleetspeak.errors.TemporaryError: not now; the message is kept and tried again later.
-        @raise fleetspeak.errors.PermanentError: never; the text becomes its failed_reason.
-            Any other exception is logged with its traceback and counts as temporary.
+        @raise fleetspeak.errors.TemporaryError: not now; the message is kept and tried again, after 1 to 2 minutes and
+            then ever more rarely, as the operator has it.
+        @raise fleetspeak.errors.PermanentError: never; the text, up to 900 bytes of it, becomes its failed_reason.
+            Any other exception is logged with its traceback and counts as temporary; not even SystemExit ends more than
+            the call.
+        """
+
+
+class IBatchServerService(IServerEndpoint):
+    """One named endpoint on the server that takes what came together as a list.
+
+    What it does not process is kept and tried again like that of any other service.
+    """
+
+    def process_batch(
+        messages: Sequence[common.Message],
+    ) -> Awaitable[Sequence[Exception | None] | None] | Sequence[Exception | None] | None:
+        """Process the messages for this service of one poll, of one record of a stream, or of one look at the backlog.
+
+        All that `IServerService.process` says holds for each list; max_parallelism counts lists.
+
+        @param messages: `fleetspeak.Message`s, at least one and at most 100, in the order of their arrival.
+        @return: None, if all are processed, or a list with one outcome for each message in the same order: None, or
+            the exception that `process` would have raised for it; or an Awaitable of either.
+        @raise Exception: it counts for each of the messages.
         """
 
 

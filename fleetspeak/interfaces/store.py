@@ -32,6 +32,8 @@ if TYPE_CHECKING:
         Exchanged,
         FileStat,
         Label,
+        Prune,
+        Pruned,
         ResultUpdate,
         RetryLimits,
         StoredFile,
@@ -290,3 +292,29 @@ class IStore(Interface):
 
     def prune_audit(before_ns: int, limit: int) -> Deferred[int]:
         """Delete the oldest entries that were written before then, at most `limit`.  @return: how many there were."""
+
+    # -- retention
+
+    def prune(request: Prune) -> Deferred[Pruned]:
+        """Carry out a `fleetspeak.records.Prune`: look for what is old, and delete it, in a short transaction.
+
+        Unlike all other methods this one is not atomic: what is found is deleted if it is still old enough then.
+        Other calls do not wait for it longer than the deletion of so many rows takes.  Whoever repeats it from the
+        position that it gave has deleted all when there is none; one that is unknown counts as the beginning.
+
+        @return: a `fleetspeak.records.Pruned`.
+        """
+
+    def create_time_indexes() -> Deferred[list[str]]:
+        """Make the indexes that `prune` is quicker with, as far as they are missing.  That may take long.
+
+        @return: list of the statements that were run, for people; empty where no such indexes are needed.
+        """
+
+    def lease(name: str, holder: bytes, until_ns: int, state: str | None = None) -> Deferred[str | None]:
+        """Be the only one who does something, until then; or stay it; or, with a time that is over, end that.
+
+        @param holder: 16 bytes that nobody else has.
+        @param state: what the next holder shall know, at most 1000 characters; None: what was there stays.
+        @return: the state; None: another one is the holder.
+        """

@@ -40,6 +40,8 @@ from fleetspeak.records import (
     Exchanged,
     FileStat,
     Label,
+    Prune,
+    Pruned,
     ResultUpdate,
     RetryLimits,
     StoredFile,
@@ -48,6 +50,7 @@ from fleetspeak.store import checks
 from fleetspeak.store.allotment import Allotment
 from fleetspeak.store.memoryaudit import MemoryAudit
 from fleetspeak.store.memorybroadcasts import MemoryBroadcasts
+from fleetspeak.store.memoryretention import Kept, prune
 from fleetspeak.store.timing import Timing, modified_after
 from fleetspeak.store.usage import check_usage, usage_record
 
@@ -120,12 +123,14 @@ class MemoryStore:
         self._open = False
         self._messages: dict[bytes, _Stored] = {}
         self._clients: dict[ClientId, _Client] = {}
-        self._contacts: list[tuple[Contact, int]] = []
-        """With the time of each; row n is at n - 1."""
+        self._contacts: dict[int, tuple[Contact, int]] = {}
+        """By row, with the time of each."""
+        self._last_row = 0
         self._links: set[tuple[int, bytes]] = set()
         self._broadcasts = MemoryBroadcasts()
         self._files: dict[tuple[str, str], StoredFile] = {}
         self._audit = MemoryAudit()
+        self._leases: dict[str, tuple[bytes, int, str]] = {}
 
     def open(self) -> Deferred[None]:
         """See `IStore`."""
@@ -467,8 +472,9 @@ class MemoryStore:
         client = self._client(contact.client_id)
         client.contact_ns = self._now_ns()
         client.last = contact
-        self._contacts.append((contact, client.contact_ns))
-        return len(self._contacts)
+        self._last_row += 1
+        self._contacts[self._last_row] = contact, client.contact_ns
+        return self._last_row
 
     def link_messages_to_contact(self, contact_id: str, message_ids: Sequence[MessageId]) -> Deferred[None]:
         """See `IStore`."""
@@ -491,7 +497,7 @@ class MemoryStore:
                     Contact(client_id, contact.sent_nonce, contact.received_nonce, contact.address),
                     time_ns,
                 )
-                for row, (contact, time_ns) in enumerate(self._contacts, 1)
+                for row, (contact, time_ns) in self._contacts.items()
                 if contact.client_id == client_id and row > after
             ]
             return entries[:limit]
@@ -653,6 +659,29 @@ class MemoryStore:
         """See `IStore`."""
         return self._do(self._audit.prune, before_ns, limit)
 
+    # -- retention
+
+    def prune(self, request: Prune) -> Deferred[Pruned]:
+        """See `IStore`."""
+        kept = Kept(self._messages, self._clients, self._contacts, self._links, self._broadcasts)
+        return self._do(lambda: prune(kept, request, self._now_ns()))
+
+    def create_time_indexes(self) -> Deferred[list[str]]:
+        """See `IStore`."""
+        return self._do(list)
+
+    def lease(self, name: str, holder: bytes, until_ns: int, state: str | None = None) -> Deferred[str | None]:
+        """See `IStore`."""
+
+        def take() -> str | None:
+            of, until, kept = self._leases.get(name, (holder, 0, ""))
+            if of != holder and until > self._now_ns():
+                return None
+            self._leases[name] = holder, until_ns, kept if state is None else state
+            return self._leases[name][2]
+
+        return self._do(take)
+
     # -- looks that fail
 
     def _file(self, service: str, name: str) -> StoredFile:
@@ -669,7 +698,7 @@ class MemoryStore:
 
     def _contact_row(self, contact_id: str) -> int | None:
         row = checks.contact_row(contact_id)
-        if row is not None and not 1 <= row <= len(self._contacts):
+        if row is not None and row not in self._contacts:
             raise NotFound(f"there is no contact {contact_id}")
         return row
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from fleetspeak import ids
@@ -19,6 +19,8 @@ class _Kept:
     broadcast: broadcasts.Broadcast
     account: Account
     max_errors: int
+    ended_ns: int | None = None
+    """When it was first seen to have ended."""
 
 
 class MemoryBroadcasts:
@@ -113,5 +115,48 @@ class MemoryBroadcasts:
         for account in self._accounts(broadcast_ids):
             account.resume()
 
+    # -- retention
+
+    def note_ended(self, now_ns: int) -> None:
+        """Remember which have ended."""
+        for kept in self._kept.values():
+            if not kept.account.ended:
+                kept.ended_ns = None
+            elif kept.ended_ns is None:
+                kept.ended_ns = now_ns
+
+    def ended_before(self, before_ns: int) -> list[bytes]:
+        """Those that expired, or were seen to have ended, before then."""
+        return [broadcast_id for broadcast_id, kept in self._kept.items() if _ended_before(kept, before_ns)]
+
+    def rows_of(self, broadcast_id: bytes) -> dict[str, int]:
+        """How many rows of each table it takes."""
+        kept = self._kept[broadcast_id]
+        return {
+            "broadcasts": 1,
+            "broadcast_allocations": len(kept.account.shares),
+            "broadcast_labels": len(kept.broadcast.required_labels),
+            "broadcast_sent": sum(of == broadcast_id for _, of in self.sent),
+        }
+
+    def delete(self, broadcast_id: bytes) -> None:
+        """Forget a broadcast."""
+        del self._kept[broadcast_id]
+        self._forget(lambda _, of: of == broadcast_id)
+
+    def forget_client(self, client_id: ClientId) -> None:
+        """Forget what a client was sent."""
+        self._forget(lambda of, _: of == client_id)
+
+    def _forget(self, which: Callable[[ClientId, bytes], bool]) -> None:
+        for key in [key for key in self.sent if which(*key)]:
+            del self.sent[key]
+
     def _accounts(self, broadcast_ids: Iterable[bytes]) -> list[Account]:
         return [self._kept[one].account for one in dict.fromkeys(broadcast_ids) if one in self._kept]
+
+
+def _ended_before(kept: _Kept, before_ns: int) -> bool:
+    if kept.broadcast.HasField("expiration_time") and kept.broadcast.expiration_time.seconds < before_ns // 10**9:
+        return True
+    return kept.ended_ns is not None and kept.account.ended and kept.ended_ns < before_ns

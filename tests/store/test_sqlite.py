@@ -26,6 +26,7 @@ from fleetspeak.testing.storecontract.base import (
     success,
     to_client,
 )
+from fleetspeak.testing.storecontract.broadcasts import broadcast
 from tests.store.doubles import TestableDatabase, ToldStore
 
 COLUMNS = {
@@ -43,13 +44,15 @@ COLUMNS = {
     "pending_messages": "for_server message_id retry_count scheduled_time data_type_url data_value",
     "client_contact_messages": "client_contact_id message_id",
     "broadcasts": "broadcast_id source_service_name destination_service_name message_type expiration_time_seconds"
-    " expiration_time_nanos data_type_url data_value sent allocated message_limit group_name paused_limit max_errors",
+    " expiration_time_nanos data_type_url data_value sent allocated message_limit group_name paused_limit max_errors"
+    " ended_time",
     "broadcast_labels": "broadcast_id service_name label",
     "broadcast_allocations": "broadcast_id allocation_id sent message_limit expiration_time_seconds"
     " expiration_time_nanos",
     "broadcast_sent": "client_id broadcast_id message_id",
     "files": "service name modified_time_nanos data",
     "fleetspeak_audit": "number time caller address role method request outcome detail duration",
+    "fleetspeak_leases": "name holder until_ns state",
 }
 
 
@@ -196,6 +199,17 @@ class FileTests(SynchronousTestCase):
         store = self.open(path)
         self.assertEqual(store.look("SELECT COUNT(*) FROM fleetspeak_audit"), [(0,)])
         self.assertEqual(store.look("SELECT COUNT(*) FROM messages"), [(1,)])
+
+    def test_a_database_of_version_4_gets_leases_and_ends_of_broadcasts(self) -> None:
+        path = self.mktemp()
+        with mock.patch.multiple(sqlite, MIGRATIONS=sqlite.MIGRATIONS[:4], VERSION=4):
+            store = self.open(path)
+            store.store_messages([from_client(1)])
+            store.create_broadcast(broadcast(1), 10)
+            self.successResultOf(store.close())
+        store = self.open(path)
+        self.assertEqual(store.look("SELECT COUNT(*) FROM fleetspeak_leases"), [(0,)])
+        self.assertEqual(store.look("SELECT message_limit, ended_time FROM broadcasts"), [(10, None)])
 
     def test_a_migration_that_fails_changes_nothing(self) -> None:
         path = os.path.abspath(self.mktemp())

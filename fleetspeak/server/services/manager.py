@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol, cast
 
 from google.protobuf.any_pb2 import Any as AnyProto
 from google.protobuf.message import DecodeError
@@ -14,11 +14,18 @@ from zope.interface import implementer
 
 from fleetspeak.errors import ConfigError, NotReady
 from fleetspeak.ids import ClientId
-from fleetspeak.interfaces import IServerService, IServerServiceContext, IServerServiceFactory
-from fleetspeak.lookup import PLUG_INS, make
+from fleetspeak.interfaces import (
+    IBatchServerService,
+    IServerEndpoint,
+    IServerService,
+    IServerServiceContext,
+    IServerServiceFactory,
+)
+from fleetspeak.lookup import PLUG_INS, make, must_provide, origin_of
 from fleetspeak.pb import common, services
 from fleetspeak.program.awaiting import failure_of, when_done
 from fleetspeak.records import ClientData
+from fleetspeak.server.services.batches import BatchRunner
 from fleetspeak.server.services.outcome import SHOWN, cut, fail
 from fleetspeak.server.services.runner import LOG_INTERVAL, Call, ServiceRunner
 from fleetspeak.server.services.sparselog import SparseLog
@@ -114,13 +121,18 @@ class ServiceManager:
         settings = _unpack(config, factory)
         if config.name in self._runners:
             log.warn('service "{name}" is configured twice; the later entry counts', name=config.name)
-        service = make(factory, IServerService, settings, make_context(config.name))
+        service = make(factory, IServerEndpoint, settings, make_context(config.name))
+        kind = IBatchServerService if IBatchServerService.providedBy(service) else IServerService
+        must_provide(kind, service, lambda: f"what {type(factory).__name__} of {origin_of(factory)} made")
         self.add(config.name, service, config.max_parallelism or DEFAULT_PARALLELISM)
 
-    def add(self, name: str, service: IServerService, max_parallelism: int = DEFAULT_PARALLELISM) -> None:
+    def add(
+        self, name: str, service: IServerService | IBatchServerService, max_parallelism: int = DEFAULT_PARALLELISM
+    ) -> None:
         """Install a service that is built already."""
+        kind = BatchRunner if IBatchServerService.providedBy(service) else ServiceRunner
         self._runners.pop(name, None)
-        self._runners[name] = ServiceRunner(name, service, max_parallelism, self._reactor, self._now_ns)
+        self._runners[name] = kind(name, cast(IServerService, service), max_parallelism, self._reactor, self._now_ns)
 
     async def start(self) -> None:
         """Start all services in the order of their installation.
@@ -132,7 +144,7 @@ class ServiceManager:
                 starting = runner.service.start()
                 if starting is not None:
                     await starting
-            except Exception as error:
+            except BaseException as error:
                 await self.stop()
                 raise _cannot_start(name, error) from error
             self._started.append(runner)
@@ -146,7 +158,7 @@ class ServiceManager:
                 stopping = runner.service.stop()
                 if stopping is not None:
                     await stopping
-            except Exception:
+            except BaseException:
                 log.failure('service "{name}" failed to stop cleanly', name=runner.name)
 
     # -- messages
@@ -174,19 +186,44 @@ class ServiceManager:
         """
         if not self._open:
             raise NotReady("the services are stopped")
-        calls = [call for message in messages if (call := self._begin(message, first_try, client_of)) is not None]
+        batches: dict[BatchRunner, list[common.Message]] = {}
+        calls = []
+        for message in messages:
+            runner = self._runners.get(message.destination.service_name)
+            if runner is None:
+                self._refuse(message, first_try)
+            elif isinstance(runner, BatchRunner):
+                batches.setdefault(runner, []).append(message)
+            elif (call := runner.begin(message, self._attempt(message, first_try, client_of))) is not None:
+                calls.append(call)
+        for batch_runner, batch in batches.items():
+            attempts = [self._attempt(message, first_try, client_of) for message in batch]
+            if (call := batch_runner.begin_batch(batch, attempts)) is not None:
+                calls.append(call)
         if calls:
             await self._settle(calls)
 
-    def _begin(self, message: common.Message, first_try: bool, client_of: ClientOf) -> Call | None:
-        name = message.destination.service_name
-        runner = self._runners.get(name)
+    def room(self, in_hand: Mapping[str, int], tell: Callable[[], None]) -> dict[str, int]:
+        """How many messages of the backlog each service may be given; for one without room, `tell` is called later.
+
+        @param in_hand: messages that the backlog has given to each already.
+        """
+        found = {}
+        for name, runner in self._runners.items():
+            found[name] = room = runner.room(in_hand.get(name, 0))
+            if not room:
+                runner.when_room(tell)
+        return found
+
+    def _attempt(self, message: common.Message, first_try: bool, client_of: ClientOf) -> Attempt | None:
         stats = self._stats
-        if runner is not None:
-            if not stats.active:
-                return runner.begin(message)
-            return runner.begin(message, Attempt(stats, message, name, client_of(message), first_try))
-        stats.message_errored(message, name, 0.0, True, first_try, None)
+        if not stats.active:
+            return None
+        return Attempt(stats, message, message.destination.service_name, client_of(message), first_try)
+
+    def _refuse(self, message: common.Message, first_try: bool) -> None:
+        name = message.destination.service_name
+        self._stats.message_errored(message, name, 0.0, True, first_try, None)
         fail(message, f'unknown service "{name}"', self._now_ns())
         if self._unknown.due():
             log.error(
@@ -195,7 +232,6 @@ class ServiceManager:
                 name=cut(name, SHOWN),
                 more=self._unknown.take_held_back(),
             )
-        return None
 
     async def _settle(self, calls: list[Call]) -> None:
         self._calls.update(calls)
@@ -229,7 +265,7 @@ def _give_up(calls: list[Call]) -> None:
         call.give_up()
 
 
-def _cannot_start(name: str, error: Exception) -> ConfigError:
+def _cannot_start(name: str, error: BaseException) -> ConfigError:
     if isinstance(error, ConfigError):
         return ConfigError(f'service "{name}" cannot start: {error}')
     log.failure('service "{name}" cannot start', failure=failure_of(error), name=name)

@@ -1,13 +1,14 @@
-"""One installed service: calls it, at most so many times at once, and turns what happens into a result."""
+"""One installed service: calls it, at most so many times at once, and turns what happens into results."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+from twisted.python.reflect import safe_str
 
 from fleetspeak.errors import PermanentError, TemporaryError
 from fleetspeak.interfaces import IServerService
@@ -20,39 +21,54 @@ from fleetspeak.server.stats.attempt import Attempt
 LINE_FACTOR = 10
 """Messages that may wait in line for each one that may run; what comes on top waits in the store."""
 
+LINE_BYTES = 32 * 1024 * 1024
+"""Bytes of messages in line from which on no more are let in: they may have 20 MiB each."""
+
+RESERVE_SHARE = 10
+"""One of so many places of a service is for the backlog, however much is new: what is old must not wait for ever."""
+
 LOG_INTERVAL = 10.0
 """Least seconds between two lines of the same trouble of one service."""
 
 log = Logger()
 
+Attempts = Sequence[Attempt | None]
+"""One for each message of a call."""
+
 
 class Call:
-    """One message with one service: in line, then running, then settled, once."""
+    """What a service is given at once: in line, then running, then settled, once."""
 
-    __slots__ = ("attempt", "message", "runner", "settled", "work")
+    __slots__ = ("attempts", "messages", "runner", "settled", "size", "work")
 
-    def __init__(self, message: common.Message, runner: ServiceRunner, attempt: Attempt | None) -> None:
-        self.message: common.Message | None = message
-        """None once settled: from then on the message belongs to others, and a late outcome must not touch it."""
+    def __init__(self, messages: Sequence[common.Message], runner: ServiceRunner, attempts: Attempts) -> None:
+        self.messages = messages
+        """Empty once settled: from then on they belong to others, and a late outcome must not touch them."""
         self.runner = runner
-        self.attempt = attempt
+        self.attempts = attempts
         self.settled: Deferred[None] = Deferred()
-        self.work: Deferred[None] | None = None
+        self.work: Deferred[object] | None = None
+        self.size = 0
+        """Bytes, while it is in line."""
 
     def give_up(self) -> None:
         """The time is over.  A service that ends at once when cancelled still decides; otherwise: pending."""
-        if self.message is not None:
+        if self.messages:
             self.runner.give_up(self)
 
     def settle(self) -> None:
-        """Hand the message back."""
-        self.message = None
+        """Hand the messages back."""
+        self.messages = ()
         if not self.settled.called:
             self.settled.callback(None)
 
 
 class ServiceRunner:
-    """Runs one service.  All in the reactor's thread."""
+    """Runs one service.  All in the reactor's thread.
+
+    Whatever a service raises, by whatever way, is the end of that call only: SystemExit and KeyboardInterrupt too,
+    as the program is ended by signals, and not by services.
+    """
 
     def __init__(
         self,
@@ -68,10 +84,15 @@ class ServiceRunner:
         self._now_ns = now_ns
         self._running = 0
         self._line: dict[Call, None] = {}
+        self._in_line = 0
+        self._line_bytes = 0
         self._moving_up = False
+        self._tell_room: Callable[[], None] | None = None
         self._overloaded = SparseLog(clock, LOG_INTERVAL)
         self._postponed = SparseLog(clock, LOG_INTERVAL)
         self._broken = SparseLog(clock, LOG_INTERVAL)
+
+    # -- messages
 
     def begin(self, message: common.Message, attempt: Attempt | None = None) -> Call | None:
         """Process `message` now or as soon as its turn comes; `attempt` is told what becomes of it.
@@ -80,53 +101,71 @@ class ServiceRunner:
         `Call`, whose `settled` fires when the message is finished with.
         """
         if self._running >= self._max_parallelism:
-            return self._line_up(message, attempt)
+            return self._line_up(Call((message,), self, (attempt,)))
         try:
             outcome = self.service.process(message)
-        except Exception as error:
+        except BaseException as error:
             self._failed(message, failure_of(error), attempt)
             return None
         if outcome is None:
             self._succeeded(message, attempt)
             return None
-        call = Call(message, self, attempt)
+        call = Call((message,), self, (attempt,))
         self._watch(call, outcome)
         return call
 
     def give_up(self, call: Call) -> None:
         """See `Call.give_up`."""
         if call in self._line:
-            del self._line[call]
-            self._drop(call.attempt)
+            self._step_out(call)
+            self._drop(call)
         elif call.work is not None:
-            call.work.cancel()
-            if call.message is not None:
-                self._abandon(call)
+            self._cancel(call, call.work)
         call.settle()
 
-    def _line_up(self, message: common.Message, attempt: Attempt | None) -> Call | None:
-        if len(self._line) >= LINE_FACTOR * self._max_parallelism:
-            self._drop(attempt)
+    def _cancel(self, call: Call, work: Deferred[object]) -> None:
+        try:
+            work.cancel()
+        except BaseException as error:  # of the function that the service's Deferred is cancelled by
+            self._log_broken(failure_of(error))
+        if call.messages:
+            self._abandon(call)
+
+    # -- room
+
+    def room(self, in_hand: int) -> int:
+        """How many messages the backlog may give it, which has `in_hand` of its messages already."""
+        reserved = max(self._max_parallelism // RESERVE_SHARE, 1) - in_hand
+        return max(0 if self._line else self._max_parallelism - self._running, reserved, 0)
+
+    def when_room(self, tell: Callable[[], None]) -> None:
+        """Call `tell` once, as soon as a good part of its places is free."""
+        self._tell_room = tell
+
+    def _look_for_room(self) -> None:
+        if self._tell_room is None or self._line:
+            return
+        if self._max_parallelism - self._running >= max(self._max_parallelism // 4, 1):
+            tell, self._tell_room = self._tell_room, None
+            tell()
+
+    # -- the line
+
+    def _line_up(self, call: Call) -> Call | None:
+        call.size = sum(message.ByteSize() for message in call.messages)
+        full = self._in_line + len(call.messages) > LINE_FACTOR * self._max_parallelism and self._in_line > 0
+        if full or self._line_bytes >= LINE_BYTES:
+            self._drop(call)
             return None
-        call = Call(message, self, attempt)
         self._line[call] = None
+        self._in_line += len(call.messages)
+        self._line_bytes += call.size
         return call
 
-    def _watch(self, call: Call, outcome: Awaitable[None]) -> None:
-        self._running += 1
-        call.work = as_deferred(outcome)
-        call.work.addCallbacks(self._call_succeeded, self._call_failed, callbackArgs=(call,), errbackArgs=(call,))
-        call.work.addBoth(self._leave)
-
-    def _call_succeeded(self, _: object, call: Call) -> None:
-        if call.message is not None:
-            self._succeeded(call.message, call.attempt)
-            call.settle()
-
-    def _call_failed(self, failure: Failure, call: Call) -> None:
-        if call.message is not None:
-            self._failed(call.message, failure, call.attempt)
-            call.settle()
+    def _step_out(self, call: Call) -> None:
+        del self._line[call]
+        self._in_line -= len(call.messages)
+        self._line_bytes -= call.size
 
     def _leave(self, result: object) -> None:
         self._running -= 1
@@ -138,27 +177,60 @@ class ServiceRunner:
                 self._move_up()
             finally:
                 self._moving_up = False
+            self._look_for_room()
 
     def _move_up(self) -> None:
         while self._line and self._running < self._max_parallelism:
             call = next(iter(self._line))
-            del self._line[call]
+            self._step_out(call)
             self._take_turn(call)
 
+    # -- calls
+
     def _take_turn(self, call: Call) -> None:
-        message = call.message
-        assert message is not None, "a call in line is not settled"
-        if call.attempt is not None:
-            call.attempt.begin()
+        for attempt in call.attempts:
+            if attempt is not None:
+                attempt.begin()
         try:
-            outcome = self.service.process(message)
-        except Exception as error:
+            outcome = self._ask(call)
+        except BaseException as error:
             self._call_failed(failure_of(error), call)
             return
         if outcome is None:
             self._call_succeeded(None, call)
         else:
             self._watch(call, outcome)
+
+    def _ask(self, call: Call) -> Awaitable[object] | None:
+        """Have the service process it."""
+        return self.service.process(call.messages[0])
+
+    def _watch(self, call: Call, outcome: Awaitable[object]) -> None:
+        self._running += 1
+        call.work = as_deferred(outcome)
+        call.work.addCallbacks(self._call_succeeded, self._call_failed, callbackArgs=(call,), errbackArgs=(call,))
+        call.work.addBoth(self._leave)
+
+    def _call_succeeded(self, value: object, call: Call) -> None:
+        if call.messages:
+            self._conclude(value, call)
+            call.settle()
+
+    def _call_failed(self, failure: Failure, call: Call) -> None:
+        if call.messages:
+            self._fail_all(failure, call)
+            call.settle()
+
+    def _conclude(self, value: object, call: Call) -> None:
+        """The service has not raised: what its `value` means for the messages."""
+        for message, attempt in zip(call.messages, call.attempts, strict=True):
+            self._succeeded(message, attempt)
+
+    def _fail_all(self, failure: Failure, call: Call) -> None:
+        for message, attempt in zip(call.messages, call.attempts, strict=True):
+            self._failed(message, failure, attempt)
+
+    # -- outcomes
 
     def _succeeded(self, message: common.Message, attempt: Attempt | None) -> None:
         succeed(message, self._now_ns())
@@ -170,29 +242,37 @@ class ServiceRunner:
         if attempt is not None:
             attempt.errored(temporary=not isinstance(error, PermanentError))
         if isinstance(error, PermanentError):
-            fail(message, str(error) or type(error).__name__, self._now_ns())
+            fail(message, safe_str(error) or type(error).__name__, self._now_ns())
         elif isinstance(error, CancelledError):
             self._log_postponed("it took too long")
         elif isinstance(error, TemporaryError):
-            self._log_postponed(str(error))
-        elif self._broken.due():
+            self._log_postponed(safe_str(error))
+        else:
+            self._log_broken(failure)
+
+    def _abandon(self, call: Call) -> None:
+        for attempt in call.attempts:
+            if attempt is not None:
+                attempt.errored(temporary=True)
+        if self._postponed.due():
+            log.warn('service "{name}" does not end when it is cancelled; its message stays pending', name=self.name)
+
+    def _drop(self, call: Call) -> None:
+        for attempt in call.attempts:
+            if attempt is not None:
+                attempt.dropped()
+        self._log_overload()
+
+    # -- lines of the log
+
+    def _log_broken(self, failure: Failure) -> None:
+        if self._broken.due():
             log.failure(
                 'service "{name}" failed unexpectedly; the message stays pending ({more} more since the last line)',
                 failure=failure,
                 name=self.name,
                 more=self._broken.take_held_back(),
             )
-
-    def _abandon(self, call: Call) -> None:
-        if call.attempt is not None:
-            call.attempt.errored(temporary=True)
-        if self._postponed.due():
-            log.warn('service "{name}" does not end when it is cancelled; its message stays pending', name=self.name)
-
-    def _drop(self, attempt: Attempt | None) -> None:
-        if attempt is not None:
-            attempt.dropped()
-        self._log_overload()
 
     def _log_postponed(self, reason: str) -> None:
         if self._postponed.due():

@@ -59,6 +59,15 @@ class Dialect:
     for_update: str
     """The same, but it waits for those that others have locked."""
 
+    row_number: str
+    """A column of `messages` by which they are in the order in which they are on the disk; empty: that is their id."""
+
+    links_refer_to_messages: bool
+    """A link of a contact to a message ends with the message; otherwise only with the contact."""
+
+    indexes: str
+    """Takes the name of a table; gives of its indexes: name, number and name of each column."""
+
 
 class TooLong(Exception):
     """A statement is longer than the database takes; nothing was done.  Never leaves `statements`."""
@@ -82,3 +91,6 @@ class Connection(Protocol):
 
     def insert_numbered(self, sql: str, parameters: Sequence[Any], rows: int, column: str) -> list[int]:
         """Insert `rows` rows into a table that numbers its rows in `column`.  Returns their numbers, in this order."""
+
+    def alter(self, sql: str) -> None:
+        """Change the schema, however long that takes.  Where that cannot be part of a transaction it is none."""

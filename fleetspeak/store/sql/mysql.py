@@ -98,6 +98,10 @@ DIALECT = Dialect(
     source_message_id_size=16,
     lock=" FOR UPDATE",
     for_update=" FOR UPDATE",
+    row_number="",
+    links_refer_to_messages=True,
+    indexes="SELECT index_name, seq_in_index, column_name FROM information_schema.statistics"
+    " WHERE table_schema = DATABASE() AND table_name = ?",
 )
 DIALECT_WITH_SKIP_LOCKED = replace(DIALECT, lock=" FOR UPDATE SKIP LOCKED")
 
@@ -124,13 +128,18 @@ class MysqlDatabase:
         source: DataSource,
         *,
         read_only: bool = False,
+        on_demand: bool = False,
         read_timeout: float = READ_TIMEOUT,
         clock: Clock = time,
     ) -> None:
-        """@param read_timeout: seconds an answer may take, if the source does not say."""
+        """
+        @param on_demand: connect when there is something to do; another one makes what is missing.
+        @param read_timeout: seconds an answer may take, if the source does not say.
+        """
         self.dialect = DIALECT
         self._source = source
         self._read_only = read_only
+        self._on_demand = on_demand
         self._read_timeout = source.read_timeout or read_timeout
         self._clock = clock
         self._writer = secrets.token_bytes(16)
@@ -150,6 +159,8 @@ class MysqlDatabase:
 
     def open(self) -> None:
         """Connect; the one that writes also makes what is missing.  Raises ConfigError."""
+        if self._on_demand:
+            return
         try:
             if not self._read_only:
                 self._prepare()
@@ -365,6 +376,21 @@ class MysqlDatabase:
         step = self._server.increment
         return list(range(first, first + rows * step, step))
 
+    def alter(self, sql: str) -> None:
+        """See `Connection`: by a connection of its own, whose answers may take any time."""
+        try:
+            connection = self._new_connection(read_timeout=None)
+            try:
+                connection.cursor().execute(sql)
+            finally:
+                connection.close()
+        except (pymysql.Error, OSError) as error:
+            if _number(error) in mysqlerrors.NO_RIGHT:
+                raise InvalidRecord(
+                    f"the database does not let us ({_text(error)}); let somebody who may run: {sql};"
+                ) from error
+            raise Unavailable(f"the database {self._source} fails ({_text(error)})") from error
+
     def _query(self, sql: str, parameters: Sequence[Any]) -> bytes:
         try:
             query = literals.statement(sql, parameters)
@@ -452,7 +478,10 @@ def _text(error: Exception) -> str:
 
 
 class MysqlStore(SqlStore):
-    """A store that servers may share: a database that is written by one connection of each, and read by two."""
+    """A store that servers may share: a database that is written by one connection of each, and read by two.
+
+    While rows are pruned there is one more that writes: what is deleted there holds up nothing but itself.
+    """
 
     def __init__(
         self,
@@ -475,6 +504,7 @@ class MysqlStore(SqlStore):
             make_worker("store-writer", MysqlDatabase(source)),
             make_worker("store-reader", MysqlDatabase(source, read_only=True)),
             make_worker("store-lister", MysqlDatabase(source, read_only=True, read_timeout=10 * READ_TIMEOUT)),
+            make_worker("store-pruner", MysqlDatabase(source, on_demand=True)),
             now_ns=now_ns,
             uniform=uniform,
         )

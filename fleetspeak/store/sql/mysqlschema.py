@@ -129,6 +129,7 @@ TABLES: dict[str, str] = {
         group_name VARCHAR(128),
         paused_limit BIGINT UNSIGNED,              -- not NULL: paused; message_limit is 0 meanwhile
         max_errors INT,                            -- NULL: any number of clients may fail
+        ended_time BIGINT,                         -- ns, when it was first seen to have ended, by retention
         PRIMARY KEY (broadcast_id)""",
     "broadcast_labels": """
         broadcast_id BINARY(8) NOT NULL,
@@ -166,6 +167,12 @@ TABLES: dict[str, str] = {
         version INT NOT NULL,
         oldest INT NOT NULL,                       -- of the programs that can work on it, by their version
         PRIMARY KEY (version)""",
+    "fleetspeak_leases": """
+        name VARCHAR(64) NOT NULL,                 -- of what only one server does at a time
+        holder BINARY(16) NOT NULL,                -- a process
+        until_ns BIGINT NOT NULL,                  -- another one may take it from then on
+        state VARCHAR(1000) NOT NULL,              -- what the next holder shall know
+        PRIMARY KEY (name)""",
     "fleetspeak_writers": """
         writer BINARY(16) NOT NULL,                -- a process, as long as it runs
         batch BIGINT NOT NULL,                     -- the last transaction that it committed
@@ -193,6 +200,7 @@ _ADDED_COLUMNS = (
     ("broadcasts", "group_name", "VARCHAR(128)"),
     ("broadcasts", "paused_limit", "BIGINT UNSIGNED"),
     ("broadcasts", "max_errors", "INT"),
+    ("broadcasts", "ended_time", "BIGINT"),
     ("broadcast_sent", "message_id", "BINARY(32)"),
     ("client_resource_usage_records", "mean_num_fds", "INT4"),
     ("client_resource_usage_records", "max_num_fds", "INT4"),

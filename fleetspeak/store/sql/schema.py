@@ -191,6 +191,19 @@ _VERSION_4 = (
     "CREATE INDEX fleetspeak_audit_by_time ON fleetspeak_audit (time)",
 )
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4)
+_VERSION_5 = (
+    # ns, when it was first seen to have ended, by retention
+    "ALTER TABLE broadcasts ADD COLUMN ended_time INTEGER",
+    """
+    CREATE TABLE fleetspeak_leases (
+        name TEXT NOT NULL PRIMARY KEY,          -- of what only one process does at a time
+        holder BLOB NOT NULL,                    -- a process
+        until_ns INTEGER NOT NULL,               -- another one may take it from then on
+        state TEXT NOT NULL                      -- what the next holder shall know
+    ) WITHOUT ROWID
+    """,
+)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4, _VERSION_5)
 
 VERSION = len(MIGRATIONS)

@@ -85,6 +85,10 @@ DIALECT = Dialect(
     source_message_id_size=0,
     lock="",
     for_update="",
+    row_number="rowid",
+    links_refer_to_messages=False,
+    indexes="SELECT i.name, c.seqno, c.name FROM pragma_index_list(?) AS i, pragma_index_info(i.name) AS c"
+    " WHERE NOT i.partial",
 )
 
 
@@ -246,6 +250,10 @@ class SqliteDatabase:
             raise self._explain(error) from error
         assert last is not None
         return list(range(last - rows + 1, last + 1))
+
+    def alter(self, sql: str) -> None:
+        """See `Connection`."""
+        self.run(sql)
 
     def _explain(self, error: Exception) -> StoreError:
         if isinstance(error, (OverflowError, UnicodeError)):

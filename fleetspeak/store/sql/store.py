@@ -34,12 +34,27 @@ from fleetspeak.records import (
     Exchanged,
     FileStat,
     Label,
+    Prunable,
+    Prune,
+    Pruned,
     ResultUpdate,
     RetryLimits,
     StoredFile,
 )
 from fleetspeak.store import checks
-from fleetspeak.store.sql import audit, clients, exchange, files, overdue, pending, usage
+from fleetspeak.store.sql import (
+    audit,
+    clients,
+    exchange,
+    files,
+    leases,
+    overdue,
+    pending,
+    pruning,
+    removal,
+    timeindexes,
+    usage,
+)
 from fleetspeak.store.sql import broadcasts as _broadcasts
 from fleetspeak.store.sql import claims as _claims
 from fleetspeak.store.sql import contacts as _contacts
@@ -59,7 +74,8 @@ class SqlStore:
     """A store whose queries are carried out by three workers.
 
     `writer` does everything that changes something, in group commits; `reader` the two hot reads, merged; `lister`
-    everything that may take long, so that nobody waits behind it.
+    everything that may take long, so that nobody waits behind it.  `pruner` deletes what is old, if the database lets
+    it do so beside the writer.
     """
 
     def __init__(
@@ -67,6 +83,7 @@ class SqlStore:
         writer: Worker,
         reader: Worker,
         lister: Worker,
+        pruner: Worker | None = None,
         *,
         now_ns: Callable[[], int] = time.time_ns,
         uniform: Callable[[], float] = random.random,
@@ -75,7 +92,9 @@ class SqlStore:
         self._writer = writer
         self._reader = reader
         self._lister = lister
-        timing = Timing(now_ns, uniform)
+        self._pruner = pruner or writer
+        self._workers = [writer, reader, lister, *([pruner] if pruner else [])]  # the first one makes the database
+        timing = self._timing = Timing(now_ns, uniform)
         self._exchange = partial(exchange.carry_out, timing=timing)
         self._store_messages = partial(exchange.store_messages, timing=timing)
         self._acknowledge = partial(_messages.acknowledge, timing=timing)
@@ -93,20 +112,19 @@ class SqlStore:
         self._save_broadcasts = partial(_broadcasts.save, timing=timing)
         self._store_file = partial(files.store, timing=timing)
         self._begin_audit = partial(audit.begin, timing=timing)
+        self._lease = partial(leases.take, timing=timing)
 
     async def _open(self) -> None:
         try:
-            await self._writer.open()  # it makes the database
-            await self._reader.open()
-            await self._lister.open()
+            for worker in self._workers:
+                await worker.open()
         except BaseException:
             await self._close()
             raise
 
     async def _close(self) -> None:
-        await self._reader.close()
-        await self._lister.close()
-        await self._writer.close()
+        for worker in reversed(self._workers):
+            await worker.close()
 
     def open(self) -> Deferred[None]:
         """See `IStore`."""
@@ -402,6 +420,34 @@ class SqlStore:
     def prune_audit(self, before_ns: int, limit: int) -> Deferred[int]:
         """See `IStore`."""
         return _plain(self._writer, partial(audit.prune, before_ns=before_ns, limit=limit))
+
+    # -- retention
+
+    def prune(self, request: Prune) -> Deferred[Pruned]:
+        """See `IStore`."""
+        return Deferred.fromCoroutine(self._prune(request))
+
+    async def _prune(self, request: Prune) -> Pruned:
+        timing = self._timing
+        if request.kind is Prunable.BROADCASTS and not request.dry_run:
+            await _plain(self._writer, partial(removal.note_ended, timing=timing))
+        found = await _plain(self._lister, partial(pruning.look, request=request, timing=timing))
+        if not found.keys:
+            return Pruned({}, found.position)
+        if request.dry_run:
+            rows = await _plain(self._lister, partial(removal.count, request=request, found=found))
+            return Pruned(rows, found.position)
+        remove = partial(removal.remove, request=request, found=found, timing=timing)
+        rows, finished = await _plain(self._pruner, remove)
+        return Pruned(rows, found.position if finished else request.position)
+
+    def create_time_indexes(self) -> Deferred[list[str]]:
+        """See `IStore`."""
+        return _plain(self._pruner, timeindexes.create)
+
+    def lease(self, name: str, holder: bytes, until_ns: int, state: str | None = None) -> Deferred[str | None]:
+        """See `IStore`."""
+        return _plain(self._writer, partial(self._lease, name=name, holder=holder, until_ns=until_ns, state=state))
 
 
 def _tried(convert: Callable[[T], R], item: T) -> R | StoreError:

@@ -20,6 +20,7 @@ from fleetspeak.testing.storecontract.delivery import DeliveryContract
 from fleetspeak.testing.storecontract.exchange import ExchangeContract
 from fleetspeak.testing.storecontract.files import FilesContract
 from fleetspeak.testing.storecontract.messages import MessagesContract
+from fleetspeak.testing.storecontract.retention import RetentionContract
 
 
 class StoreContract(
@@ -32,6 +33,7 @@ class StoreContract(
     BroadcastsContract,
     FilesContract,
     AuditContract,
+    RetentionContract,
 ):
     """All of the contract."""
 
@@ -46,6 +48,7 @@ __all__ = [
     "ExchangeContract",
     "FilesContract",
     "MessagesContract",
+    "RetentionContract",
     "StoreClock",
     "StoreContract",
 ]

@@ -34,7 +34,7 @@ def message(service: str = "hello", number: int = 0, source: bytes = CLIENT, **f
 class InstantService:
     """Finishes each message at once, or raises `error`."""
 
-    def __init__(self, error: Exception | None = None) -> None:
+    def __init__(self, error: BaseException | None = None) -> None:
         self.error = error
         self.seen: list[common.Message] = []
         self.events: list[str] = []

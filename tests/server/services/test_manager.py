@@ -19,7 +19,7 @@ from fleetspeak.records import ClientData
 from fleetspeak.server.services.manager import PROCESSING_LIMIT, STOP_GRACE, ServiceManager
 from fleetspeak.server.services.noop import NoopFactory
 from fleetspeak.server.services.outcome import cut
-from fleetspeak.server.services.runner import LINE_FACTOR
+from fleetspeak.server.services.runner import LINE_BYTES, LINE_FACTOR
 from fleetspeak.server.services.saver import MessageSaverFactory
 from tests.server.services.doubles import InstantService, SlowService, StubbornService, message
 
@@ -163,6 +163,32 @@ class ParallelismTests(ManagerCase):
         self.assert_pending(*sent[room:])
         overloaded = [line for line in lines if "Overloaded" in (line["log_format"] or "")]
         self.assertEqual(len(overloaded), 1)
+
+    def test_the_line_is_bounded_in_bytes_too(self) -> None:
+        """server-core.md 3.4: what a service cannot take now waits in the store, not in memory."""
+        running = self.process(*(message(number=n) for n in range(5)))
+        sent = [message(number=10 + n) for n in range(6)]
+        for each in sent:
+            each.data.value = bytes(LINE_BYTES // 4)
+        with capturedLogs() as lines:
+            done = self.process(*sent)
+        self.assertEqual(len([line for line in lines if "Overloaded" in (line["log_format"] or "")]), 1)
+        self.service.finish(5)
+        self.service.finish(4)
+        self.successResultOf(done)
+        self.assert_processed(*sent[:4])
+        self.assertFalse(any(each.HasField("result") for each in sent[4:]))
+        self.successResultOf(running)
+
+    def test_overloaded_is_said_at_most_once_in_10_seconds(self) -> None:
+        """server-core.md 3.4."""
+        self.process(*(message(number=n) for n in range(5 + 5 * LINE_FACTOR)))
+        with capturedLogs() as lines:
+            for number in range(100, 121):
+                self.successResultOf(self.process(message(number=number)))
+                self.clock.advance(1)
+        self.assertEqual([line["more"] for line in lines], [0, 9, 9])
+        self.clock.advance(PROCESSING_LIMIT)
 
     def test_the_limit_is_one_of_the_service_and_not_of_each_contact(self) -> None:
         first, second = message(number=1), message(number=2)
