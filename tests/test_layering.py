@@ -71,6 +71,7 @@ ALLOWED: dict[str, set[str]] = {
     | {"fleetspeak.client_connector", "fleetspeak.wire", "twisted", "zope.interface"},
     "fleetspeak.server_connector": BASE | SERVER_ONLY | {"fleetspeak.server_connector"},
     "fleetspeak.cli": SETTINGS | SERVER_ONLY | {"fleetspeak.cli", "twisted"},
+    "fleetspeak.cli.admin": (SETTINGS | SERVER_ONLY | {"fleetspeak.cli", "rich"}) - {"pymysql"},
     "fleetspeak.cli.demo": SETTINGS
     | SERVER_ONLY
     | {"fleetspeak.cli", "fleetspeak.client_connector", "fleetspeak.server_connector", "twisted"},

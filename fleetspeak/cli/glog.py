@@ -18,45 +18,31 @@ from typing import Any, TextIO
 from twisted.logger import ILogObserver, LogEvent, LogLevel, eventAsText
 from zope.interface import implementer
 
-from fleetspeak.cli.goflags import FlagSet
+from fleetspeak.cli.glogflags import ERROR, FATAL, INFO, SEVERITIES, WARNING, declare
 
-_SEVERITIES = ("INFO", "WARNING", "ERROR", "FATAL")
-_INFO, _WARNING, _ERROR, _FATAL = range(4)
+__all__ = ["Observer", "declare", "format_event", "observer"]
+
 _SEVERITY_OF = {
-    LogLevel.debug: _INFO,
-    LogLevel.info: _INFO,
-    LogLevel.warn: _WARNING,
-    LogLevel.error: _ERROR,
-    LogLevel.critical: _FATAL,
+    LogLevel.debug: INFO,
+    LogLevel.info: INFO,
+    LogLevel.warn: WARNING,
+    LogLevel.error: ERROR,
+    LogLevel.critical: FATAL,
 }
 _MAX_FILE_SIZE = 256 * 1024 * 1024
 """Bytes after which a new file is begun."""
 
 
-def declare(flags: FlagSet) -> None:
-    """Add glog's flags.  Those that have no meaning here are accepted all the same."""
-    flags.boolean("logtostderr", "log to stderr instead of files")
-    flags.boolean("alsologtostderr", "log to stderr as well as to files")
-    flags.value(
-        "stderrthreshold", _ERROR, _severity, "what is this severe goes to stderr too: INFO, WARNING, ERROR, FATAL"
-    )
-    flags.integer("v", 0, "log debugging messages too, if 1 or more")
-    flags.string("log_dir", "", "folder of the log files; the temporary folder if empty")
-    flags.string("log_link", "", "folder for additional links to the log files")
-    for name in ("vmodule", "log_backtrace_at", "logbuflevel"):
-        flags.string(name, "", "accepted for compatibility, without effect")
-
-
 def observer(program: str, flags: dict[str, Any]) -> Observer:
     """What writes the log as the flags say."""
     if flags["logtostderr"]:
-        return Observer(None, _INFO, verbose=flags["v"] > 0)
-    threshold = _INFO if flags["alsologtostderr"] else flags["stderrthreshold"]
+        return Observer(None, INFO, verbose=flags["v"] > 0)
+    threshold = INFO if flags["alsologtostderr"] else flags["stderrthreshold"]
     try:
         file = _LogFile(program, Path(flags["log_dir"] or tempfile.gettempdir()), flags["log_link"])
     except OSError as error:
         print(f"{program}: unable to write log files, logging to stderr instead: {error}", file=sys.stderr)
-        return Observer(None, _INFO, verbose=flags["v"] > 0)
+        return Observer(None, INFO, verbose=flags["v"] > 0)
     return Observer(file, threshold, verbose=flags["v"] > 0)
 
 
@@ -74,7 +60,7 @@ class Observer:
         level = event.get("log_level", LogLevel.info)
         if level is LogLevel.debug and not self._verbose:
             return
-        severity = _SEVERITY_OF.get(level, _INFO)
+        severity = _SEVERITY_OF.get(level, INFO)
         line = format_event(event, severity)
         if self._file is not None:
             with contextlib.suppress(OSError):  # a full disk does not end the program
@@ -90,7 +76,7 @@ def format_event(event: LogEvent, severity: int) -> str:
     time = datetime.datetime.fromtimestamp(event.get("log_time", 0))
     text = eventAsText(event, includeTimestamp=False, includeSystem=False).rstrip("\n")
     where = event.get("log_namespace", "-")
-    return f"{_SEVERITIES[severity][0]}{time:%m%d %H:%M:%S.%f} {os.getpid():7d} {where}] {text}\n"
+    return f"{SEVERITIES[severity][0]}{time:%m%d %H:%M:%S.%f} {os.getpid():7d} {where}] {text}\n"
 
 
 class _LogFile:
@@ -126,15 +112,6 @@ class _LogFile:
             fresh.symlink_to(target.absolute())
             os.replace(fresh, link)
         fresh.unlink(missing_ok=True)
-
-
-def _severity(text: str) -> int:
-    if text in _SEVERITIES:
-        return _SEVERITIES.index(text)
-    number = int(text) if text.isdecimal() else -1
-    if not 0 <= number < len(_SEVERITIES):
-        raise ValueError(f"expected one of {', '.join(_SEVERITIES)}")
-    return number
 
 
 def _user() -> str:

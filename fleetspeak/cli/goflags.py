@@ -38,6 +38,8 @@ class FlagSet:
 
     program: str
     about: str
+    epilog: str = ""
+    """More text for ``-help``, below the flags."""
     _flags: dict[str, Flag] = field(default_factory=dict)
 
     def string(self, name: str, default: str | None, help: str) -> None:
@@ -50,23 +52,43 @@ class FlagSet:
     def integer(self, name: str, default: int, help: str) -> None:
         self._flags[name] = Flag(name, help, int, default)
 
-    def boolean(self, name: str, help: str) -> None:
-        self._flags[name] = Flag(name, help, _boolean, False, takes_value=False)
+    def boolean(self, name: str, help: str, default: bool | None = False) -> None:
+        self._flags[name] = Flag(name, help, _boolean, default, takes_value=False)
 
     def value(self, name: str, default: Any, read: Callable[[str], Any], help: str) -> None:
         self._flags[name] = Flag(name, help, read, default)
 
     def parse(self, words: Sequence[str]) -> dict[str, Any]:
         """The values by name.  Exits with status 0 after ``-help``, with 2 if the words cannot be read."""
+        values, rest = self.parse_leading(words)
+        if rest:
+            self._fail(f"unexpected argument: {rest[0]}")
+        return values
+
+    def parse_leading(self, words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+        """Likewise, and the words behind the flags, for a program that takes some."""
         values = {name: [] if flag.repeated else flag.default for name, flag in self._flags.items()}
         rest = list(words)
         while rest and rest[0].startswith("-") and rest[0] not in ("-", "--"):
             self._take(rest, values)
         if rest[:1] == ["--"]:
             del rest[0]
-        if rest:
-            self._fail(f"unexpected argument: {rest[0]}")
-        return values
+        return values, rest
+
+    def take_from(self, words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+        """The values of those flags of ours that are among the words with two dashes, and the other words.
+
+        What follows ``--`` is left alone, and that word stays.
+        """
+        values = {name: [] if flag.repeated else flag.default for name, flag in self._flags.items()}
+        rest, others = list(words), []
+        while rest and rest[0] != "--":
+            name = rest[0].removeprefix("--").partition("=")[0].replace("-", "_")
+            if rest[0].startswith("--") and name in self._flags:
+                self._take(rest, values)
+            else:
+                others.append(rest.pop(0))
+        return values, [*others, *rest]
 
     def usage(self) -> str:
         """What ``-help`` prints."""
@@ -77,7 +99,7 @@ class FlagSet:
             lines.extend(
                 textwrap.wrap(flag.help + default, 100, initial_indent="        ", subsequent_indent="        ")
             )
-        return "\n".join(lines)
+        return "\n".join([*lines, self.epilog] if self.epilog else lines)
 
     def _take(self, rest: list[str], values: dict[str, Any]) -> None:
         """Read the first flag in `rest`, and remove it and its value."""

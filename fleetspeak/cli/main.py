@@ -11,6 +11,7 @@ from importlib import metadata
 from fleetspeak.errors import FleetspeakError
 
 _COMMANDS = {
+    "admin": "ask, and tell, a server; the same as fleetspeak-admin",
     "demo": "run a server, two clients and a service at each end on this machine",
     "doctor": "find out why a client does not connect",
     "plugins": "list the plug-ins that are found, and those that cannot be used",
