@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 from typing import NamedTuple
-from urllib.parse import unquote_to_bytes
 
 from fleetspeak import ids
 from fleetspeak.ids import ClientId
@@ -36,9 +35,9 @@ def path_of(client_id: ClientId) -> bytes:
 def client_of(method: bytes, path: bytes) -> ClientId | Refused:
     """Whom a request is about.  In upstream's words: the path is looked at first, the method last.
 
-    @param path: as it came, without the query.
+    @param path: as it came, without the query; escapes are not read.
     """
-    parts = unquote_to_bytes(path).split(b"/")
+    parts = path.split(b"/")
     if len(parts) != 3 or parts[0] or parts[1] != b"client":
         return Refused(404, "not found")
     text = parts[2].decode("utf-8", "replace")

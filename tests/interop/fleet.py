@@ -135,6 +135,8 @@ class Server:
         """
         self.kind = kind
         self.name = name
+        self.options: list[str | Path] = []
+        """More of the command line; for the next start."""
         self._folder = deployment.folder.with_name(name)
         self._folder.mkdir()
         self._services = self._folder / "services.textproto"
@@ -166,6 +168,7 @@ class Server:
         ]
         if self.database is None:
             argv += ["--database-path", self._sqlite]
+        argv += self.options
         self.program = Program(f"{self.kind.value} {self.name}", argv, folder=self._folder)
         self.program.wait_for_line("[Ss]erver started")
         return self.program

@@ -18,7 +18,6 @@ class RequestTests(SynchronousTestCase):
         for method, path, expected in (
             (b"POST", b"/client/0102030405060aff", ALICE),
             (b"POST", b"/client/0102030405060AFF", ALICE),
-            (b"POST", b"/client/%30102030405060aff", ALICE),
             (b"POST", b"/", Refused(404, "not found")),
             (b"POST", b"/client", Refused(404, "not found")),
             (b"POST", b"/clients/0102030405060aff", Refused(404, "not found")),
@@ -30,7 +29,7 @@ class RequestTests(SynchronousTestCase):
             (b"GET", b"/client/0102030405060aff", Refused(400, "Unexpected method: GET")),
         ):
             self.assertEqual(client_of(method, path), expected, path)
-        for wrong in (b"0102", b"0102030405060afg", b"0102030405060aff00", b"%ff", b"x" * 5000):
+        for wrong in (b"0102", b"%30102030405060aff", b"0102030405060afg", b"0102030405060aff00", b"%ff", b"x" * 5000):
             refused = client_of(b"POST", b"/client/" + wrong)
             assert isinstance(refused, Refused)
             self.assertEqual(refused.status, 400)
