@@ -56,6 +56,10 @@ class InvalidRecord(StoreError):
     """This record can never be stored as it is; trying again does not help."""
 
 
+class TookTooLong(StoreError):
+    """The store gave up looking for something: it would have to look at too much."""
+
+
 class NotSent(StoreError):
     """A broadcast takes no more clients: it is disabled, or this server's share of it is used up or has expired."""
 

@@ -13,7 +13,14 @@ from twisted.trial.unittest import SynchronousTestCase
 TOP = Path(__file__).resolve().parents[1]
 STANDARD = sys.stdlib_module_names
 
-BASE = {"fleetspeak.ids", "fleetspeak.errors", "fleetspeak.pb", "fleetspeak.records", "google.protobuf"}
+BASE = {
+    "fleetspeak.ids",
+    "fleetspeak.errors",
+    "fleetspeak.pb",
+    "fleetspeak.records",
+    "fleetspeak.listings",
+    "google.protobuf",
+}
 BELOW = BASE | {"fleetspeak.wire", "fleetspeak.core", "fleetspeak.interfaces", "cryptography", "zope.interface"}
 FINDING = {"fleetspeak.lookup", "fleetspeak.plugins"}
 SETTINGS = BELOW | {"fleetspeak.security", "fleetspeak.config"}
@@ -27,6 +34,7 @@ ALLOWED: dict[str, set[str]] = {
     "fleetspeak.rpc": {"fleetspeak.src"},
     "fleetspeak.ids": set(),
     "fleetspeak.errors": set(),
+    "fleetspeak.listings": BASE,
     "fleetspeak.records": {"fleetspeak.ids", "fleetspeak.pb", "google.protobuf"},
     "fleetspeak.wire": BASE | {"fleetspeak.wire", "cryptography"},
     "fleetspeak.core": BASE | {"fleetspeak.core", "fleetspeak.wire", "cryptography"},
@@ -36,6 +44,7 @@ ALLOWED: dict[str, set[str]] = {
         "fleetspeak.errors",
         "fleetspeak.pb",
         "fleetspeak.records",
+        "fleetspeak.listings",
         "twisted.plugin",
         "zope.interface",
     },

@@ -23,6 +23,7 @@ from fleetspeak.interfaces.client import (
     IPersistence,
 )
 from fleetspeak.interfaces.factory import IFactory
+from fleetspeak.interfaces.operatorstore import IOperatorStore
 from fleetspeak.interfaces.server import (
     IAuthorizer,
     IAuthorizerFactory,
@@ -60,6 +61,7 @@ __all__ = [
     "INotifier",
     "INotifierFactory",
     "IOpenFile",
+    "IOperatorStore",
     "IPersistence",
     "IServerEndpoint",
     "IServerService",

@@ -36,6 +36,9 @@ MAX_AUDIT_NAME = 255
 MAX_AUDIT_TEXT = 2_000
 """Characters in the request and the detail of an entry of the audit trail."""
 
+MAX_SETTING = 4096
+"""Characters in the value of a setting."""
+
 _MAX_NONCE = 2**64 - 1
 _MAX_ROW = 2**63 - 1
 _HEX = re.compile("[0-9a-fA-F]{1,16}")
@@ -191,6 +194,12 @@ def _cut(text: str, length: int) -> str:
     """At most so many characters, all of which a database takes; ``...`` says that something was cut off."""
     text = text.encode("utf-8", "replace").decode("utf-8").replace("\0", "?")
     return text if len(text) <= length else f"{text[: length - 3]}..."
+
+
+def check_setting(name: str, value: str) -> None:
+    """Raise InvalidRecord if a setting cannot be stored."""
+    if not 0 < len(name) <= MAX_NAME or len(value) > MAX_SETTING:
+        raise InvalidRecord(f"a setting has at most {MAX_NAME} characters in its name, and {MAX_SETTING} in its value")
 
 
 def contact_row(contact_id: str) -> int | None:

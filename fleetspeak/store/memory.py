@@ -20,6 +20,7 @@ from fleetspeak.core.retrytimes import given_up
 from fleetspeak.errors import AlreadyExists, InvalidRecord, NotFound, StoreError
 from fleetspeak.ids import NO_CLIENT, ClientId, MessageId
 from fleetspeak.interfaces import IStore
+from fleetspeak.listings import ListedMessage, MessageState
 from fleetspeak.pb import admin, broadcasts, common, monitoring, resource
 from fleetspeak.records import (
     NO_LIMITS,
@@ -50,6 +51,7 @@ from fleetspeak.store import checks
 from fleetspeak.store.allotment import Allotment
 from fleetspeak.store.memoryaudit import MemoryAudit
 from fleetspeak.store.memorybroadcasts import MemoryBroadcasts
+from fleetspeak.store.memoryoperator import MemoryOperatorStore
 from fleetspeak.store.memoryretention import Kept, prune
 from fleetspeak.store.timing import Timing, modified_after
 from fleetspeak.store.usage import check_usage, usage_record
@@ -95,6 +97,17 @@ class _Stored:
         self.message.result.processed_time.FromNanoseconds(now_ns)
         self.dead = True
 
+    def listed(self) -> ListedMessage:
+        message, size = self.copy(False), len(self.message.data.value)
+        if self.pending:
+            state = MessageState.SENT if self.retries else MessageState.WAITING
+            return ListedMessage(message, state, self.retries, self.due_us * 1000, size)
+        if not message.result.failed:
+            return ListedMessage(message, MessageState.PROCESSED)
+        if not self.dead:
+            return ListedMessage(message, MessageState.FAILED)
+        return ListedMessage(message, MessageState.DEAD, payload_size=size)
+
     def copy(self, want_data: bool) -> common.Message:
         copy = common.Message()
         copy.CopyFrom(self.message)
@@ -112,7 +125,7 @@ class _Client:
 
 
 @implementer(IStore)
-class MemoryStore:
+class MemoryStore(MemoryOperatorStore):
     """A store in memory."""
 
     def __init__(
@@ -131,6 +144,7 @@ class MemoryStore:
         self._files: dict[tuple[str, str], StoredFile] = {}
         self._audit = MemoryAudit()
         self._leases: dict[str, tuple[bytes, int, str]] = {}
+        self._settings: dict[str, str] = {}
 
     def open(self) -> Deferred[None]:
         """See `IStore`."""
@@ -681,6 +695,9 @@ class MemoryStore:
             return self._leases[name][2]
 
         return self._do(take)
+
+    def _listed_client(self, client_id: ClientId) -> admin.Client:
+        return _listed(client_id, self._clients[client_id])
 
     # -- looks that fail
 

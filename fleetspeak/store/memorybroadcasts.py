@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ from fleetspeak import ids
 from fleetspeak.core.broadcasts import Account, replaces
 from fleetspeak.errors import AlreadyExists, NotFound, NotSent
 from fleetspeak.ids import ClientId
+from fleetspeak.listings import ListedBroadcast
 from fleetspeak.pb import broadcasts
 from fleetspeak.records import ActiveBroadcast, Allocation
 
@@ -57,6 +59,29 @@ class MemoryBroadcasts:
                 copy = broadcasts.Broadcast()
                 copy.CopyFrom(kept.broadcast)
                 found.append(ActiveBroadcast(copy, account.sent, account.limit, kept.max_errors))
+        return found
+
+    def listed(self, has_failed: Callable[[bytes], bool]) -> list[ListedBroadcast]:
+        """All of them, by id."""
+        errors = Counter(broadcast_id for (_, broadcast_id), sent in self.sent.items() if has_failed(sent))
+        found = []
+        for broadcast_id, kept in sorted(self._kept.items()):
+            account = kept.account
+            copy = broadcasts.Broadcast()
+            copy.CopyFrom(kept.broadcast)
+            copy.ClearField("data")
+            underway = sum(held.sent for held in account.shares.values())
+            found.append(
+                ListedBroadcast(
+                    copy,
+                    account.limit if account.paused_limit is None else account.paused_limit,
+                    account.sent + underway,
+                    max(0, account.allocated - underway),
+                    account.paused_limit is not None,
+                    errors[broadcast_id],
+                    kept.max_errors,
+                )
+            )
         return found
 
     def sent_to(self, client_ids: Iterable[ClientId]) -> dict[ClientId, list[bytes]]:

@@ -21,6 +21,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from fleetspeak.errors import StoreError
 from fleetspeak.ids import ClientId
 from fleetspeak.interfaces import IStore
+from fleetspeak.listings import ClientFilter, Flag, MessageFilter, MessageKey, MessageState, Span
 from fleetspeak.records import Ack, Claim, ClientData, Contact, ContactEntry, Exchange, Label, ResultUpdate, RetryLimits
 from fleetspeak.store.memory import MemoryStore
 from fleetspeak.testing.storecontract.base import (
@@ -129,9 +130,18 @@ asks = st.one_of(
     asking("retry_messages", message_ids),
     asking("add_client", clients, new_clients),
     asking("blacklist_client", clients),
+    asking("cancel_messages", message_ids, st.sampled_from(["", "no more", "ä" * 40_000])),
+    asking("unblacklist_clients", st.lists(clients, max_size=2)),
     asking("store_file", st.just("a"), file_names, st.binary(max_size=3)),
     asking("delete_file", st.just("a"), file_names),
 )
+
+BEHIND = MessageKey(3, 0, message_id(4))
+message_filters = [
+    *(MessageFilter(state=state) for state in MessageState),
+    MessageFilter(service="a", created=Span(None, 3 * SECOND)),
+    MessageFilter(message_type="x", created=Span(2 * SECOND, None)),
+]
 
 
 class EquivalenceTests(SynchronousTestCase):
@@ -208,6 +218,15 @@ class EquivalenceTests(SynchronousTestCase):
             *(lambda store, one=one: store.stat_file("a", one) for one in "xy"),
             *(lambda store, one=one: store.get_messages([message_id(one)], True) for one in range(8)),
             *(lambda store, one=one: store.client_contacts(one, 0, 100) for one in (C1, C2, C3)),
+            *(lambda store, one=one: store.message_page(one, None, 5) for one in message_filters),
+            *(
+                lambda store, one=one: store.message_page(one, MessageKey(3, 0, message_id(4)), 5)
+                for one in message_filters
+            ),
+            *(lambda store, one=one: store.message_counts(one) for one in message_filters),
+            lambda store: store.client_page(ClientFilter((Label("client", "x"),), blacklisted=Flag.NONE), b"", 2),
+            lambda store: store.client_counts(1001 * SECOND),
+            lambda store: store.file_page("", ("a", "x"), 5),
             lambda store: store.list_clients([]).addCallback(sorted, key=attrgetter("client_id")),
         ):
             answer = ask(sql)
@@ -223,6 +242,8 @@ def _operation(name: str) -> str:
         "retry_messages",
         "add_client",
         "blacklist_client",
+        "unblacklist_clients",
+        "cancel_messages",
         "store_file",
         "delete_file",
     )

@@ -53,6 +53,7 @@ COLUMNS = {
     "files": "service name modified_time_nanos data",
     "fleetspeak_audit": "number time caller address role method request outcome detail duration",
     "fleetspeak_leases": "name holder until_ns state",
+    "fleetspeak_settings": "name value",
 }
 
 
@@ -210,6 +211,16 @@ class FileTests(SynchronousTestCase):
         store = self.open(path)
         self.assertEqual(store.look("SELECT COUNT(*) FROM fleetspeak_leases"), [(0,)])
         self.assertEqual(store.look("SELECT message_limit, ended_time FROM broadcasts"), [(10, None)])
+
+    def test_a_database_of_version_5_gets_settings(self) -> None:
+        path = self.mktemp()
+        with mock.patch.multiple(sqlite, MIGRATIONS=sqlite.MIGRATIONS[:5], VERSION=5):
+            store = self.open(path)
+            store.store_messages([from_client(1)])
+            self.successResultOf(store.close())
+        store = self.open(path)
+        self.assertEqual(store.look("SELECT COUNT(*) FROM fleetspeak_settings"), [(0,)])
+        self.assertEqual(store.look("SELECT COUNT(*) FROM messages"), [(1,)])
 
     def test_a_migration_that_fails_changes_nothing(self) -> None:
         path = os.path.abspath(self.mktemp())

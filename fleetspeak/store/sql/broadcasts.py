@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import secrets
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from google.protobuf.any_pb2 import Any as AnyProto
@@ -87,7 +87,13 @@ def create(db: Connection, new: NewBroadcast, *, timing: Timing) -> None:
 def active(db: Connection, *, timing: Timing) -> list[ActiveBroadcast]:
     """Those that may still be sent, by id."""
     rows = db.rows(f"SELECT {', '.join(_COLUMNS)}{_ACTIVE} ORDER BY broadcast_id", _now(timing))
-    found = {row[0]: ActiveBroadcast(_broadcast(row), row[8], row[10], row[12] or 0) for row in rows}
+    found = {row[0]: ActiveBroadcast(broadcast_of(row), row[8], row[10], row[12] or 0) for row in rows}
+    add_labels(db, {broadcast_id: one.broadcast for broadcast_id, one in found.items()})
+    return list(found.values())
+
+
+def add_labels(db: Connection, found: Mapping[bytes, broadcasts.Broadcast]) -> None:
+    """Let broadcasts, by their ids, require what they do."""
     labels = rows_in(
         db,
         "SELECT broadcast_id, service_name, label FROM broadcast_labels WHERE broadcast_id IN ({keys})",
@@ -95,8 +101,7 @@ def active(db: Connection, *, timing: Timing) -> list[ActiveBroadcast]:
         list(found),
     )
     for broadcast_id, service_name, label in sorted(labels):
-        found[broadcast_id].broadcast.required_labels.add(service_name=service_name, label=label)
-    return list(found.values())
+        found[broadcast_id].required_labels.add(service_name=service_name, label=label)
 
 
 def active_ids(db: Connection, *, timing: Timing) -> list[bytes]:
@@ -109,7 +114,8 @@ def _now(timing: Timing) -> tuple[int, int, int]:
     return seconds, seconds, nanos
 
 
-def _broadcast(row: Row) -> broadcasts.Broadcast:
+def broadcast_of(row: Row) -> broadcasts.Broadcast:
+    """The broadcast in a row of `_COLUMNS`, without labels."""
     broadcast = broadcasts.Broadcast(broadcast_id=row[0], message_type=row[3], group_name=row[11] or "")
     broadcast.source.service_name = row[1]
     if row[2] is not None:

@@ -12,7 +12,7 @@ from fleetspeak.pb import admin
 from fleetspeak.records import ClientData, ClientStream, Label
 from fleetspeak.store.checks import label_fits
 from fleetspeak.store.sql.dialect import Connection
-from fleetspeak.store.sql.statements import insert, rows_in
+from fleetspeak.store.sql.statements import insert, rows_in, run_in
 from fleetspeak.store.timing import Timing
 
 _NEW_COLUMNS = ("client_id", "client_key", "blacklisted", "last_contact_time")
@@ -82,6 +82,11 @@ def update_labels(db: Connection, client_id: ClientId, add: Sequence[Label], rem
 def blacklist(db: Connection, client_id: ClientId) -> None:
     """Set the flag."""
     db.run("UPDATE clients SET blacklisted = 1 WHERE client_id = ?", (client_id,))
+
+
+def unblacklist(db: Connection, client_ids: Sequence[ClientId]) -> None:
+    """Clear the flag."""
+    run_in(db, "UPDATE clients SET blacklisted = 0 WHERE client_id IN ({keys})", (), list(dict.fromkeys(client_ids)))
 
 
 def data(db: Connection, calls: Sequence[Sequence[ClientId]]) -> list[dict[ClientId, ClientData]]:

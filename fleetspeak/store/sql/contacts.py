@@ -10,7 +10,7 @@ from fleetspeak.errors import NotFound
 from fleetspeak.ids import ClientId
 from fleetspeak.records import Contact, ContactEntry
 from fleetspeak.store.checks import clock_of, contact_id_of
-from fleetspeak.store.sql.dialect import Connection
+from fleetspeak.store.sql.dialect import Connection, Row
 from fleetspeak.store.sql.statements import insert, insert_numbered, rows_in, update_joined
 from fleetspeak.store.timing import Timing
 
@@ -77,18 +77,22 @@ def link(db: Connection, links: Iterable[tuple[int, Iterable[bytes]]]) -> None:
     insert(db, "client_contact_messages", _LINK_COLUMNS, flat, ignore=True)
 
 
+ENTRY = "client_contact_id, time, sent_nonce, received_nonce, address"
+"""The columns that `entry_of` reads."""
+
+
 def page(db: Connection, client_id: ClientId, after: int, limit: int) -> list[ContactEntry]:
     """Contacts of a client by ascending row, behind row `after`."""
     rows = db.rows(
-        "SELECT client_contact_id, time, sent_nonce, received_nonce, address FROM client_contacts"
+        f"SELECT {ENTRY} FROM client_contacts"
         " WHERE client_id = ? AND client_contact_id > ? ORDER BY client_contact_id LIMIT ?",
         (client_id, after, limit),
     )
-    return [
-        ContactEntry(
-            row,
-            Contact(client_id, int.from_bytes(sent, "little"), int.from_bytes(received, "little"), address or ""),
-            time_ns,
-        )
-        for row, time_ns, sent, received, address in rows
-    ]
+    return [entry_of(client_id, row) for row in rows]
+
+
+def entry_of(client_id: ClientId, row: Row) -> ContactEntry:
+    """The contact in a row of `ENTRY`."""
+    number, time_ns, sent, received, address = row
+    contact = Contact(client_id, int.from_bytes(sent, "little"), int.from_bytes(received, "little"), address or "")
+    return ContactEntry(number, contact, time_ns)

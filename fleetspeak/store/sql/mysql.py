@@ -17,13 +17,13 @@ from typing import Any, Protocol
 import pymysql
 from twisted.logger import Logger
 
-from fleetspeak.errors import AlreadyExists, ConfigError, InvalidRecord, NotFound, StoreError
+from fleetspeak.errors import AlreadyExists, ConfigError, InvalidRecord, NotFound, StoreError, TookTooLong
 from fleetspeak.store.sql import literals, mysqlerrors, mysqlsetup
 from fleetspeak.store.sql.dialect import Dialect, Row, TooLong
 from fleetspeak.store.sql.groupcommit import Again, Unavailable
 from fleetspeak.store.sql.statements import marks
 from fleetspeak.store.sql.store import SqlStore
-from fleetspeak.store.sql.workers import MakeWorker, ThreadWorker
+from fleetspeak.store.sql.workers import SEARCH_TIME, MakeWorker, ThreadWorker
 from fleetspeak.wire.dsn import DataSource
 
 CONNECT_TIMEOUT = 10.0
@@ -131,10 +131,12 @@ class MysqlDatabase:
         on_demand: bool = False,
         read_timeout: float = READ_TIMEOUT,
         clock: Clock = time,
+        time_limit: float | None = None,
     ) -> None:
         """
         @param on_demand: connect when there is something to do; another one makes what is missing.
         @param read_timeout: seconds an answer may take, if the source does not say.
+        @param time_limit: seconds after which the server gives up a SELECT.
         """
         self.dialect = DIALECT
         self._source = source
@@ -142,6 +144,9 @@ class MysqlDatabase:
         self._on_demand = on_demand
         self._read_timeout = source.read_timeout or read_timeout
         self._clock = clock
+        self._time_limit = time_limit
+        if time_limit is not None and self._read_timeout is not None:
+            self._time_limit = min(time_limit, 0.8 * self._read_timeout)  # else the connection would be lost instead
         self._writer = secrets.token_bytes(16)
         self._batch = 0
         self._connection: pymysql.Connection[Any] | None = None
@@ -192,6 +197,9 @@ class MysqlDatabase:
         connection = self._new_connection(self._read_timeout)
         self._connection = connection
         self._server = mysqlsetup.Server.of(connection)
+        if self._time_limit is not None:
+            with suppress(pymysql.Error):  # what does not know it is only less well protected
+                self._send(self._server.limit_selects(self._time_limit).encode())
         self.dialect = DIALECT_WITH_SKIP_LOCKED if self._server.skips_locked else DIALECT
         self._used_at = self._clock.monotonic()
         self._touched = self._wrote = False
@@ -436,6 +444,8 @@ class MysqlDatabase:
             return AlreadyExists(f"there is one already: {_text(error)}")
         if number in mysqlerrors.UNFIT:
             return InvalidRecord(f"the database refuses it: {_text(error)}")
+        if number in mysqlerrors.OUT_OF_TIME and self._time_limit is not None:
+            return TookTooLong(f"not found within {self._time_limit} s")
         if number in mysqlerrors.UNDONE:
             return Again(f"the database {self._source} gave a transaction up ({_text(error)}); nothing was stored")
         if number in mysqlerrors.LOST or isinstance(error, OSError):
@@ -480,7 +490,8 @@ def _text(error: Exception) -> str:
 class MysqlStore(SqlStore):
     """A store that servers may share: a database that is written by one connection of each, and read by two.
 
-    While rows are pruned there is one more that writes: what is deleted there holds up nothing but itself.
+    While an operator looks for something there is one more that reads, and while rows are pruned one more that writes:
+    what is deleted there holds up nothing but itself.
     """
 
     def __init__(
@@ -504,6 +515,9 @@ class MysqlStore(SqlStore):
             make_worker("store-writer", MysqlDatabase(source)),
             make_worker("store-reader", MysqlDatabase(source, read_only=True)),
             make_worker("store-lister", MysqlDatabase(source, read_only=True, read_timeout=10 * READ_TIMEOUT)),
+            make_worker(
+                "store-searcher", MysqlDatabase(source, read_only=True, on_demand=True, time_limit=SEARCH_TIME)
+            ),
             make_worker("store-pruner", MysqlDatabase(source, on_demand=True)),
             now_ns=now_ns,
             uniform=uniform,

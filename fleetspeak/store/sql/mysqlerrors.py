@@ -88,4 +88,7 @@ NO_RIGHT = frozenset([1044, 1045, 1095, 1142, 1143, 1227, 1370])
 THERE_ALREADY = frozenset([1050, 1060, 1061, 1091, 1826, 121, 1022])
 """Of a change of the schema that another server makes at the same time."""
 
+OUT_OF_TIME = frozenset([1969, 3024])
+"""A SELECT took longer than it may: MariaDB, MySQL."""
+
 FULL = frozenset([1021, 1114])

@@ -192,6 +192,10 @@ TABLES: dict[str, str] = {
         duration BIGINT NOT NULL,                  -- ns
         PRIMARY KEY (number),
         INDEX time (time)""",
+    "fleetspeak_settings": """
+        name VARCHAR(128) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
+        value TEXT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
+        PRIMARY KEY (name)""",
 }
 """In the order in which they are made: a table after those that it refers to."""
 

@@ -45,6 +45,12 @@ class Server:
         match = _MYSQL.match(self.version)
         return match is not None and tuple(map(int, match.groups())) >= (8, 0, 1)
 
+    def limit_selects(self, seconds: float) -> str:
+        """The statement by which the server gives up each SELECT of a connection after so long."""
+        if _MARIADB.match(self.version):
+            return f"SET SESSION max_statement_time = {seconds:f}"
+        return f"SET SESSION max_execution_time = {round(seconds * 1000)}"
+
     @property
     def returns(self) -> bool:
         """Whether it knows INSERT ... RETURNING: MariaDB 10.5."""

@@ -14,13 +14,13 @@ from urllib.parse import quote
 
 from twisted.logger import Logger
 
-from fleetspeak.errors import ConfigError, InvalidRecord, NotFound, StoreError
+from fleetspeak.errors import ConfigError, InvalidRecord, NotFound, StoreError, TookTooLong
 from fleetspeak.store.sql.dialect import Dialect, Row
 from fleetspeak.store.sql.groupcommit import Unavailable
 from fleetspeak.store.sql.schema import MIGRATIONS, VERSION
 from fleetspeak.store.sql.statements import marks
 from fleetspeak.store.sql.store import SqlStore
-from fleetspeak.store.sql.workers import MakeWorker, ThreadWorker
+from fleetspeak.store.sql.workers import SEARCH_TIME, MakeWorker, ThreadWorker
 
 MIN_VERSION = (3, 33)
 """The first SQLite with UPDATE ... FROM."""
@@ -30,6 +30,9 @@ APPLICATION_ID = 0x464C5350
 
 BUSY_TIMEOUT = 10.0
 """Seconds to wait for another process that writes to the same database."""
+
+INSTRUCTIONS = 10_000
+"""Of SQLite's virtual machine, between two looks at the clock: some ten thousandths of a second."""
 
 FILE_MODE = 0o600
 
@@ -101,9 +104,12 @@ class SqliteDatabase:
 
     dialect: Dialect = DIALECT
 
-    def __init__(self, path: str, *, read_only: bool = False) -> None:
+    def __init__(self, path: str, *, read_only: bool = False, time_limit: float | None = None) -> None:
+        """`time_limit`: seconds for a statement that gives rows."""
         self._path = os.path.abspath(path)
         self._read_only = read_only
+        self._time_limit = time_limit
+        self._out_of_time_at = 0.0
         self._connection: sqlite3.Connection | None = None
 
     # -- opening and closing
@@ -159,6 +165,8 @@ class SqliteDatabase:
             connection.execute("PRAGMA foreign_keys = ON")
             connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
             connection.execute("PRAGMA secure_delete = FAST")
+        if self._time_limit is not None:
+            connection.set_progress_handler(self._is_out_of_time, INSTRUCTIONS)
         connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
         connection.execute("PRAGMA temp_store = MEMORY")
         return connection
@@ -180,6 +188,7 @@ class SqliteDatabase:
         """Begin a transaction; one that may write takes the lock at once, so that it cannot fail for it later."""
         if self._connection is None:
             self._reconnect()
+        self._begin_time()
         self.run("BEGIN" if self._read_only else "BEGIN IMMEDIATE")
 
     def _reconnect(self) -> None:
@@ -236,10 +245,18 @@ class SqliteDatabase:
     def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
         """See `Connection`."""
         assert self._connection is not None
+        self._begin_time()
         try:
             return self._connection.execute(sql, parameters).fetchall()
         except (sqlite3.Error, OverflowError, UnicodeError) as error:
             raise self._explain(error) from error
+
+    def _begin_time(self) -> None:
+        if self._time_limit is not None:
+            self._out_of_time_at = time.monotonic() + self._time_limit
+
+    def _is_out_of_time(self) -> bool:
+        return time.monotonic() > self._out_of_time_at
 
     def insert_numbered(self, sql: str, parameters: Sequence[Any], rows: int, column: str) -> list[int]:
         """See `Connection`.  SQLite numbers the rows of one statement one after the other."""
@@ -259,6 +276,8 @@ class SqliteDatabase:
         if isinstance(error, (OverflowError, UnicodeError)):
             return InvalidRecord(f"the database cannot hold this: {error}")
         code = getattr(error, "sqlite_errorcode", 0)
+        if code == sqlite3.SQLITE_INTERRUPT:
+            return TookTooLong(f"not found within {self._time_limit} s")
         if code == sqlite3.SQLITE_CONSTRAINT_FOREIGNKEY:
             return NotFound("it refers to a client, contact or message that does not exist")
         if isinstance(error, _CALLERS_FAULT):
@@ -310,7 +329,7 @@ def _explain_failing(path: str, code: int, error: Exception) -> str:
 
 
 class SqliteStore(SqlStore):
-    """The embedded store: one SQLite file, written by one thread and read by two."""
+    """The embedded store: one SQLite file, written by one thread and read by three."""
 
     def __init__(
         self,
@@ -334,6 +353,7 @@ class SqliteStore(SqlStore):
             make_worker("store-writer", SqliteDatabase(path)),
             make_worker("store-reader", SqliteDatabase(path, read_only=True)),
             make_worker("store-lister", SqliteDatabase(path, read_only=True)),
+            make_worker("store-searcher", SqliteDatabase(path, read_only=True, time_limit=SEARCH_TIME)),
             now_ns=now_ns,
             uniform=uniform,
         )

@@ -6,9 +6,8 @@ import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, TypeVar
 
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import Deferred, fail
 from zope.interface import implementer
 
 from fleetspeak.errors import InvalidRecord, StoreError
@@ -59,23 +58,24 @@ from fleetspeak.store.sql import broadcasts as _broadcasts
 from fleetspeak.store.sql import claims as _claims
 from fleetspeak.store.sql import contacts as _contacts
 from fleetspeak.store.sql import messages as _messages
-from fleetspeak.store.sql.groupcommit import Call, Operation, Outcome
+from fleetspeak.store.sql.calls import each as _each
+from fleetspeak.store.sql.calls import one as _one
+from fleetspeak.store.sql.calls import plain as _plain
+from fleetspeak.store.sql.calls import tried as _tried
+from fleetspeak.store.sql.operatorstore import SqlOperatorStore
 from fleetspeak.store.sql.rows import ROW_BYTES, result_values, rows_of
 from fleetspeak.store.sql.workers import Worker
 from fleetspeak.store.timing import Timing
 from fleetspeak.store.usage import check_usage
 
-T = TypeVar("T")
-R = TypeVar("R")
-
 
 @implementer(IStore)
-class SqlStore:
-    """A store whose queries are carried out by three workers.
+class SqlStore(SqlOperatorStore):
+    """A store whose queries are carried out by four workers.
 
     `writer` does everything that changes something, in group commits; `reader` the two hot reads, merged; `lister`
-    everything that may take long, so that nobody waits behind it.  `pruner` deletes what is old, if the database lets
-    it do so beside the writer.
+    everything that may take long, so that nobody waits behind it; `searcher` what operators look for, perhaps in vain.
+    `pruner` deletes what is old, if the database lets it do so beside the writer.
     """
 
     def __init__(
@@ -83,18 +83,19 @@ class SqlStore:
         writer: Worker,
         reader: Worker,
         lister: Worker,
+        searcher: Worker,
         pruner: Worker | None = None,
         *,
         now_ns: Callable[[], int] = time.time_ns,
         uniform: Callable[[], float] = random.random,
     ) -> None:
         """`now_ns` and `uniform` are called in the workers' threads."""
-        self._writer = writer
-        self._reader = reader
+        timing = self._timing = Timing(now_ns, uniform)
+        super().__init__(writer, reader, searcher, timing)
         self._lister = lister
         self._pruner = pruner or writer
-        self._workers = [writer, reader, lister, *([pruner] if pruner else [])]  # the first one makes the database
-        timing = self._timing = Timing(now_ns, uniform)
+        # The first one makes the database.
+        self._workers = [writer, reader, lister, searcher, *([pruner] if pruner else [])]
         self._exchange = partial(exchange.carry_out, timing=timing)
         self._store_messages = partial(exchange.store_messages, timing=timing)
         self._acknowledge = partial(_messages.acknowledge, timing=timing)
@@ -450,13 +451,6 @@ class SqlStore:
         return _plain(self._writer, partial(self._lease, name=name, holder=holder, until_ns=until_ns, state=state))
 
 
-def _tried(convert: Callable[[T], R], item: T) -> R | StoreError:
-    try:
-        return convert(item)
-    except StoreError as error:
-        return error
-
-
 def _checked_claim(claim: Claim) -> Claim:
     checks.check_client_id(claim.client_id)
     return claim
@@ -465,46 +459,3 @@ def _checked_claim(claim: Claim) -> Claim:
 def _checked_contact(contact: Contact) -> Contact:
     checks.check_contact(contact)
     return contact
-
-
-def _submit(worker: Worker, call: Call) -> Deferred[Any]:
-    try:
-        worker.submit(call)
-    except StoreError:
-        return fail()
-    return call.done
-
-
-def _one(worker: Worker, operation: Operation[Any], item: object, size: int = 0) -> Deferred[Any]:
-    """Have one request of a plural operation carried out; gives its outcome."""
-    return _submit(worker, Call(operation, [item], size, _only, worker.take_back))
-
-
-def _each(worker: Worker, operation: Operation[Any], items: Sequence[object], size: int = 0) -> Deferred[list[Any]]:
-    """Have requests carried out, those that failed before apart; gives all outcomes."""
-    ready = [item for item in items if not isinstance(item, StoreError)]
-    if not ready:
-        return succeed(list(items))
-    finish: Callable[[list[Outcome]], list[Outcome]] = list if len(ready) == len(items) else partial(_filled_in, items)
-    return _submit(worker, Call(operation, ready, size, finish, worker.take_back))
-
-
-def _plain(worker: Worker, work: Callable[[Any], object], size: int = 0) -> Deferred[Any]:
-    """Have `work` done, which takes the database; gives what it returns."""
-    return _submit(worker, Call(_work_off, [work], size, _only, worker.take_back))
-
-
-def _work_off(database: Any, works: Sequence[Callable[[Any], object]]) -> list[object]:
-    return [work(database) for work in works]
-
-
-def _only(outcomes: list[Outcome]) -> Outcome:
-    (outcome,) = outcomes
-    if isinstance(outcome, StoreError):
-        raise outcome
-    return outcome
-
-
-def _filled_in(items: Sequence[object], outcomes: list[Outcome]) -> list[Outcome]:
-    left = iter(outcomes)
-    return [item if isinstance(item, StoreError) else next(left) for item in items]

@@ -1,4 +1,4 @@
-"""The indexes by time that pruning is quicker with.
+"""The indexes by time that pruning, and operators' lists, are quicker with.
 
 They cost room, and time at each insert, and other servers may share the database: they are made on request only.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from fleetspeak.store.sql.dialect import Connection
 
 _INDEXES: dict[str, tuple[str, ...]] = {
-    "messages": ("creation_time_seconds",),
+    "messages": ("creation_time_seconds", "creation_time_nanos"),  # operators' lists are in this order
     "client_contacts": ("time",),
     "client_resource_usage_records": ("client_id", "server_timestamp"),
 }

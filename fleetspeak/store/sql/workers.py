@@ -25,6 +25,10 @@ threads: single statements were measured to take hundreds of milliseconds beside
 """
 
 
+SEARCH_TIME = 20.0
+"""Seconds after which a database gives up a statement with which an operator looks for something."""
+
+
 class Database(Transactional, Protocol):
     """What a worker needs of a database."""
 

@@ -20,6 +20,7 @@ from fleetspeak.testing.storecontract.delivery import DeliveryContract
 from fleetspeak.testing.storecontract.exchange import ExchangeContract
 from fleetspeak.testing.storecontract.files import FilesContract
 from fleetspeak.testing.storecontract.messages import MessagesContract
+from fleetspeak.testing.storecontract.operators import OperatorsContract
 from fleetspeak.testing.storecontract.retention import RetentionContract
 
 
@@ -34,6 +35,7 @@ class StoreContract(
     FilesContract,
     AuditContract,
     RetentionContract,
+    OperatorsContract,
 ):
     """All of the contract."""
 
@@ -48,6 +50,7 @@ __all__ = [
     "ExchangeContract",
     "FilesContract",
     "MessagesContract",
+    "OperatorsContract",
     "RetentionContract",
     "StoreClock",
     "StoreContract",
