@@ -15,6 +15,7 @@ from fleetspeak.config import owncertificate, textproto
 from fleetspeak.config.addresses import parse_host_port, parse_listen, show
 from fleetspeak.errors import ConfigError
 from fleetspeak.pb import components, server, services
+from fleetspeak.records import NO_LIMITS, RetryLimits
 from fleetspeak.wire import dsn
 from fleetspeak.wire.dsn import DataSource
 
@@ -62,6 +63,8 @@ class ServerSettings:
     """Seconds."""
     broadcast_rate: float = DEFAULT_BROADCAST_RATE
     """Connected clients a second that are sent a new broadcast."""
+    retry_limits: RetryLimits = NO_LIMITS
+    """How long messages for services are tried that do not take them."""
     notification_address: tuple[str, int] | None = None
     """Host (empty: all) and port where other servers notify this one; None: nowhere."""
     notification_public_address: str = ""

@@ -58,4 +58,5 @@ def given_up(now_ns: int, created_ns: int, count: int, limits: RetryLimits) -> s
     too_old = limits.max_age_ns is not None and age_ns >= limits.max_age_ns and count > 0
     if not too_many and not too_old:
         return None
-    return f"{DEAD}given up after {attempts} attempts, {age_ns // 10**9} s after its creation"
+    tries = f"{attempts} attempt{'' if attempts == 1 else 's'}"
+    return f"{DEAD}given up after {tries}, {age_ns // 10**9} s after its creation"

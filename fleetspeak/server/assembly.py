@@ -73,7 +73,15 @@ class Server:
         self.dispatcher = Dispatcher(self.stats)
         self.cache = ClientCache(self.store.client_data, reactor.seconds)
         self.manager = ServiceManager(reactor, now_ns, self.stats)
-        self.backlog = Backlog(self.store, self.manager, reactor, now_ns, uniform)
+        self.backlog = Backlog(
+            self.store,
+            self.manager,
+            reactor,
+            now_ns,
+            uniform,
+            limits=settings.retry_limits,
+            stats=self.stats,
+        )
         pair = notifications or pair_for(settings, self.dispatcher, reactor)
         self.notifier, self.listener = checked_pair(*pair)
         self.inserter = Inserter(

@@ -11,11 +11,13 @@ from typing import Any
 from twisted.application.service import IService
 from twisted.python import usage
 
+from fleetspeak.config.retries import DEFAULT_MAX_DELAY, retry_limits
 from fleetspeak.config.server import DEFAULT_BROADCAST_RATE, ServerSettings, read_server_config, small_set_up
 from fleetspeak.errors import ConfigError
 from fleetspeak.interfaces import IFileStore, IFileStoreFactory, IServerServiceFactory, IServerStats
 from fleetspeak.lookup import PLUG_INS, made_of
 from fleetspeak.program.systemd import Notifier
+from fleetspeak.records import RetryLimits
 from fleetspeak.server.assembly import make_server
 from fleetspeak.server.notify.chosen import plugged_in, with_secret
 from fleetspeak.store.sql.workers import SWITCH_INTERVAL
@@ -57,6 +59,15 @@ class Options(usage.Options):
         ],
         ["notifier", None, None, "How servers notify each other, in place of HTTP: NAME:ARGUMENT of a plug-in."],
         ["notification-secret-file", None, None, "File with what only servers know, to prove notifications by."],
+        [
+            "retry-max-delay",
+            None,
+            DEFAULT_MAX_DELAY,
+            "Most seconds between two tries of a message that its service does not take.",
+            float,
+        ],
+        ["retry-max-age", None, None, "Seconds after which such a message fails as expired. [default: never]", float],
+        ["retry-max-attempts", None, None, "Tries after which it does. [default: never]", int],
     ]
     optFlags = [  # noqa: N815
         ["notification-accept-unsigned", None, "Hear servers without the secret too, such as the Go server."],
@@ -94,6 +105,10 @@ class Options(usage.Options):
             raise usage.UsageError("--store and --database-path name two databases; give only one of them")
         if not self["broadcast-rate"] > 0:
             raise usage.UsageError("--broadcast-rate must be more than 0 clients a second")
+        try:
+            settings_of_retries(self)
+        except ConfigError as error:
+            raise usage.UsageError(str(error)) from None
         if self["components-config"]:
             if not self["services-config"]:
                 raise usage.UsageError("--components-config needs --services-config too (the file may be empty)")
@@ -107,6 +122,11 @@ class Options(usage.Options):
         name, equals, value = text.partition("=")
         dashed = name.replace("_", "-")
         return dashed + equals + value if dashed[2:] in self.synonyms else text
+
+
+def settings_of_retries(options: Options) -> RetryLimits:
+    """How long messages for services are tried.  Raises ConfigError."""
+    return retry_limits(options["retry-max-delay"], options["retry-max-age"], options["retry-max-attempts"])
 
 
 def settings_of(options: Options) -> ServerSettings:
@@ -154,7 +174,9 @@ def makeService(options: Options) -> IService:  # noqa: N802
     try:
         # Before the files are read: it makes known the types of the plug-ins' configurations.
         factories = PLUG_INS.all(IServerServiceFactory)
-        settings = replace(settings_of(options), broadcast_rate=options["broadcast-rate"])
+        settings = replace(
+            settings_of(options), broadcast_rate=options["broadcast-rate"], retry_limits=settings_of_retries(options)
+        )
         settings = with_secret(
             settings, options["notification-secret-file"], bool(options["notification-accept-unsigned"])
         )

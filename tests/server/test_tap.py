@@ -15,6 +15,7 @@ from zope.interface.verify import verifyObject
 import fleetspeak.plugins
 from fleetspeak.errors import ConfigError
 from fleetspeak.interfaces import IFileStore, IServerServiceFactory
+from fleetspeak.records import RetryLimits
 from fleetspeak.server import tap
 
 COMPONENTS = """
@@ -58,6 +59,17 @@ class OptionsTests(SynchronousTestCase):
             self.assertIn(name, str(error))
         self.assertRaises(UsageError, self.parse, "--unknown=a")
         self.assertRaises(UsageError, self.parse, "leftover")
+
+    def test_how_long_messages_are_tried(self) -> None:
+        """By default for ever, and once a day at least."""
+        for arguments, limits in (
+            ((), RetryLimits(86_400 * 10**9, None, None)),
+            (("--retry-max-delay=3600", "--retry_max_age=0.5"), RetryLimits(3600 * 10**9, 5 * 10**8, None)),
+            (("--retry-max-attempts", "1"), RetryLimits(86_400 * 10**9, None, 1)),
+        ):
+            self.assertEqual(tap.settings_of_retries(self.parse(*arguments)), limits)
+        for wrong in ("delay=119", "delay=nan", "delay=x", "age=0", "age=-1", "age=inf", "attempts=0", "attempts=1.5"):
+            self.assertRaises(UsageError, self.parse, f"--retry-max-{wrong}")
 
     def test_stores_of_files(self) -> None:
         options = self.parse("--file-store", "a=directory:/x=y:z", "--file_store=b=other:")

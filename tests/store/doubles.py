@@ -58,9 +58,12 @@ class ToldStore(SqliteStore):
 
     def perform(self) -> None:
         """Carry out everything that waits: what changes something first."""
-        for worker in self.workers.values():
-            while worker.perform():
-                continue
+        busy = True
+        while busy:  # what is carried out may ask for more
+            busy = False
+            for worker in self.workers.values():
+                while worker.perform():
+                    busy = True
 
     def look(self, sql: str) -> list[Any]:
         """Look into the database."""

@@ -126,7 +126,7 @@ asks = st.one_of(
     asking("delete_pending_messages", st.lists(clients, max_size=2)),
     asking("record_contacts", st.lists(contacts, max_size=3)),
     asking("overdue_messages", st.integers(1, 3)),
-    asking("overdue_messages", st.integers(1, 3), st.just({"TestServiceName": 1, "other": 0}), retry_limits),
+    asking("overdue_messages", st.integers(1, 3), st.just({"TestServiceName": 1}), retry_limits),
     asking("retry_messages", message_ids),
     asking("add_client", clients, new_clients),
     asking("blacklist_client", clients),

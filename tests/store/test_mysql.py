@@ -43,9 +43,12 @@ class ToldMysqlStore(MysqlStore):
 
     def perform(self) -> None:
         """Carry out everything that waits: what changes something first."""
-        for worker in self.workers.values():
-            while worker.perform():
-                continue
+        busy = True
+        while busy:  # what is carried out may ask for more
+            busy = False
+            for worker in self.workers.values():
+                while worker.perform():
+                    busy = True
 
 
 class MysqlCase(SynchronousTestCase):

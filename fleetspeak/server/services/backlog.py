@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from twisted.internet.defer import Deferred, DeferredSemaphore
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
+from fleetspeak import ids
 from fleetspeak.errors import NotReady, StoreError
 from fleetspeak.ids import ClientId, MessageId
 from fleetspeak.interfaces import IStore
 from fleetspeak.pb import common
-from fleetspeak.records import ClientData, ResultUpdate
+from fleetspeak.program.awaiting import when_done
+from fleetspeak.records import MAX_MESSAGES_PER_CONTACT, NO_LIMITS, ClientData, ResultUpdate, RetryLimits
 from fleetspeak.server.services.manager import ServiceManager
+from fleetspeak.server.services.sparselog import SparseLog
+from fleetspeak.server.stats import NO_STATS, ServerStats
 
-BATCH = 50
-"""Most messages claimed at a time."""
+BATCH = MAX_MESSAGES_PER_CONTACT
+"""Most messages claimed at a time: what a service that takes lists may be given in one."""
 
-PARALLEL_BATCHES = 4
-"""Batches processed side by side, so that one slow service does not hold up the others."""
+HAND_MESSAGES = 10 * BATCH
+HAND_BYTES = 32 * 1024 * 1024
+"""Messages of one service, and bytes of their payloads, from which on the backlog takes no more of it in hand."""
 
 SAFETY_NET = 5.0
 """Most seconds between two looks: other servers, and failures of our own, make messages due without a word."""
@@ -28,16 +34,39 @@ SAFETY_NET = 5.0
 LEAST_PAUSE = 0.05
 """Least seconds between two looks of which the first found nothing."""
 
+CROWDED_PAUSE = 1.0
+"""Seconds between two looks while a service has no room, unless it has some before; a few places are room too."""
+
+SLOW_LOOK = 0.1
+LOOKING_SHARE = 9
+"""A look around messages of a service without room that took more seconds than this is followed by a pause that is so
+many times longer: however much waits, a tenth of the time is enough for looking."""
+
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 """Seconds of back-off after the first, and at most after any, failure of the store in a row."""
 
+LOG_INTERVAL = 10.0
+"""Least seconds between two lines about dead letters."""
+
 log = Logger()
+
+
+@dataclass(slots=True)
+class _Hand:
+    """What the backlog holds of one service: claimed, and without a result that is written."""
+
+    messages: int = 0
+    size: int = 0
 
 
 class Backlog:
     """Claims overdue messages, has them processed, and writes back their results.
 
-    What cannot be processed, or whose result cannot be written, becomes due again by the store's retry times.
+    A service gets no more than it has room for, and what it gets is processed beside that of others: one that is slow,
+    or has much to do, holds up nobody else.  A look follows as soon as it has room again.
+
+    What cannot be processed, or whose result cannot be written, becomes due again by the store's retry times, until the
+    limits make it a dead letter.
     """
 
     def __init__(
@@ -47,19 +76,30 @@ class Backlog:
         reactor: Any,
         now_ns: Callable[[], int],
         uniform: Callable[[], float] = random.random,
+        *,
+        limits: RetryLimits = NO_LIMITS,
+        stats: ServerStats = NO_STATS,
     ) -> None:
-        """`uniform` gives random numbers in [0, 1), which keep servers of one database out of step."""
+        """
+        @param uniform: gives random numbers in [0, 1), which keep servers of one database out of step.
+        @param limits: how long messages are tried.
+        """
         self._store = store
         self._manager = manager
         self._reactor = reactor
         self._now_ns = now_ns
         self._uniform = uniform
-        self._slots = DeferredSemaphore(PARALLEL_BATCHES)
+        self._limits = limits
+        self._stats = stats
+        self._hands: dict[str, _Hand] = {}
+        self._work: set[Deferred[None]] = set()
         self._loop: Deferred[None] | None = None
         self._sleep: Deferred[None] | None = None
         self._woken = False
         self._going = False
+        self._crowded = False
         self._failures = 0
+        self._expired = SparseLog(reactor, LOG_INTERVAL)
 
     def start(self) -> None:
         """Begin to look for overdue messages."""
@@ -68,29 +108,29 @@ class Backlog:
         self._loop.addErrback(lambda failure: log.failure("the backlog has ended", failure=failure))
 
     async def stop(self) -> None:
-        """Claim no more, and wait for the batches that are being processed."""
+        """Claim no more, and wait for what is being processed."""
         self._going = False
         self.wake()
         if self._loop is not None:
             await self._loop
             self._loop = None
-        for _ in range(PARALLEL_BATCHES):
-            await self._slots.acquire()
-        for _ in range(PARALLEL_BATCHES):
-            self._slots.release()
+        while self._work:
+            await when_done(next(iter(self._work)))
 
     def wake(self) -> None:
-        """A message for a server service has been stored: look again when the next one is due."""
+        """A message for a server service is due, or will be, or a service has room: look again."""
         self._woken = True
         if self._sleep is not None:
             sleep, self._sleep = self._sleep, None
             sleep.callback(None)
 
+    # -- looking
+
     async def _run(self) -> None:
         while self._going:
             self._woken = False
             try:
-                pause = 0.0 if await self._take_batch() else await self._until_next()
+                pause = await self._look()
                 self._failures = 0
             except StoreError as error:
                 pause = self._back_off()
@@ -100,49 +140,29 @@ class Backlog:
             if pause > 0 and self._going:
                 await self._pause(pause)
 
-    async def _take_batch(self) -> bool:
-        """Claim one batch, once there is a free slot, and start on it.  True: there may be more."""
-        await self._slots.acquire()
-        messages: list[common.Message] = []
-        try:
-            if self._going:
-                messages = await self._store.overdue_messages(BATCH)
-        finally:
-            if not messages:
-                self._slots.release()
+    async def _look(self) -> float:
+        """Claim what there is room for, and start on it.  Returns seconds until the next look."""
+        room = self._room()
+        self._crowded = not all(room.values())
+        began: float = self._reactor.seconds()
+        messages = await self._store.overdue_messages(BATCH, room, self._limits)
+        took: float = self._reactor.seconds() - began
         if messages:
-            batch = Deferred.fromCoroutine(self._process(messages))
-            batch.addErrback(lambda failure: log.failure("a batch of overdue messages has failed", failure=failure))
-            batch.addBoth(lambda _: self._slots.release())
-        return len(messages) >= BATCH
+            await self._take_up(messages)
+        if self._crowded and took > SLOW_LOOK:
+            return min(LOOKING_SHARE * took, LONGEST_PAUSE)
+        if messages:
+            return 0.0
+        return CROWDED_PAUSE if self._crowded else await self._until_next()
 
-    async def _process(self, messages: list[common.Message]) -> None:
-        try:
-            clients = await self._senders(messages)
-            for message in messages:
-                client = clients.get(ClientId(message.source.client_id))
-                message.is_blocklisted_source = client is not None and client.blacklisted
-            await self._manager.run(messages, False, lambda one: clients.get(ClientId(one.source.client_id)))
-            await self._store.set_message_results(results(messages))
-        except NotReady:
-            return  # stopping; the messages come again
-        except StoreError as error:
-            log.error(
-                "cannot write the results of {count} overdue messages, they will be processed again: {error}",
-                count=len(messages),
-                error=error,
-            )
-
-    async def _senders(self, messages: list[common.Message]) -> dict[ClientId, ClientData]:
-        """From the store and not the cache: a blacklisting must be seen here at once."""
-        client_ids = {ClientId(message.source.client_id) for message in messages} - {b""}
-        if not client_ids:
-            return {}
-        try:
-            return await self._store.client_data(sorted(client_ids))
-        except StoreError as error:
-            log.warn("cannot look up who sent overdue messages: {error}", error=error)
-            return {}
+    def _room(self) -> dict[str, int]:
+        """How many messages each service may be given."""
+        room = self._manager.room({name: hand.messages for name, hand in self._hands.items()}, self.wake)
+        for name, hand in self._hands.items():
+            if name in room:
+                left = HAND_MESSAGES - hand.messages if hand.size < HAND_BYTES else 0
+                room[name] = max(min(room[name], left), 0)
+        return room
 
     async def _until_next(self) -> float:
         """Seconds until the next message is due, as far as we know."""
@@ -169,8 +189,85 @@ class Backlog:
             if timer.active():
                 timer.cancel()
 
+    # -- processing
 
-def results(messages: list[common.Message]) -> list[ResultUpdate]:
+    async def _take_up(self, messages: Sequence[common.Message]) -> None:
+        """Start on messages, those of each service beside those of the others."""
+        clients = await self._senders(messages)
+        groups: dict[str, list[common.Message]] = {}
+        for message in messages:
+            if message.HasField("result"):
+                self._bury(message, clients.get(ClientId(message.source.client_id)))
+            else:
+                groups.setdefault(message.destination.service_name, []).append(message)
+        for service, group in groups.items():
+            self._begin(service, group, clients)
+
+    def _begin(self, service: str, group: list[common.Message], clients: dict[ClientId, ClientData]) -> None:
+        count, size = len(group), sum(len(message.data.value) for message in group)
+        hand = self._hands.setdefault(service, _Hand())
+        hand.messages += count
+        hand.size += size
+        work = Deferred.fromCoroutine(self._process(group, clients))
+        work.addErrback(lambda failure: log.failure("overdue messages have failed", failure=failure))
+        self._work.add(work)
+        work.addBoth(lambda _: self._put_down(service, count, size, work))
+
+    def _put_down(self, service: str, count: int, size: int, work: Deferred[None]) -> None:
+        self._work.discard(work)
+        hand = self._hands[service]
+        hand.messages -= count
+        hand.size -= size
+        if not hand.messages:
+            del self._hands[service]
+        if self._crowded:
+            self.wake()
+
+    async def _process(self, messages: list[common.Message], clients: dict[ClientId, ClientData]) -> None:
+        for message in messages:
+            client = clients.get(ClientId(message.source.client_id))
+            message.is_blocklisted_source = client is not None and client.blacklisted
+        try:
+            await self._manager.run(messages, False, lambda one: clients.get(ClientId(one.source.client_id)))
+            done = results(messages)
+            if done:
+                await self._store.set_message_results(done)
+        except NotReady:
+            return  # stopping; the messages come again
+        except StoreError as error:
+            log.error(
+                "cannot write the results of {count} overdue messages, they will be processed again: {error}",
+                count=len(messages),
+                error=error,
+            )
+
+    async def _senders(self, messages: Sequence[common.Message]) -> dict[ClientId, ClientData]:
+        """From the store and not the cache: a blacklisting must be seen here at once."""
+        client_ids = {ClientId(message.source.client_id) for message in messages} - {b""}
+        if not client_ids:
+            return {}
+        try:
+            return await self._store.client_data(sorted(client_ids))
+        except StoreError as error:
+            log.warn("cannot look up who sent overdue messages: {error}", error=error)
+            return {}
+
+    def _bury(self, message: common.Message, client: ClientData | None) -> None:
+        """Tell of a message that has become a dead letter."""
+        service = message.destination.service_name
+        self._stats.message_errored(message, service, 0.0, False, False, client)
+        if self._expired.due():
+            log.error(
+                'message {message_id} to service "{name}" is a dead letter now: {reason} ({more} more since the last '
+                "line)",
+                message_id=ids.show(ids.message_id(message.message_id)),
+                name=service,
+                reason=message.result.failed_reason,
+                more=self._expired.take_held_back(),
+            )
+
+
+def results(messages: Sequence[common.Message]) -> list[ResultUpdate]:
     """The results that processing has attached to messages for server services."""
     return [
         ResultUpdate(MessageId(message.message_id), message.result)

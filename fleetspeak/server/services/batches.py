@@ -15,11 +15,11 @@ from fleetspeak.server.services.runner import Attempts, Call, ServiceRunner
 class BatchRunner(ServiceRunner):
     """Runs one `IBatchServerService`; its parallelism counts lists."""
 
-    def begin_batch(self, messages: Sequence[common.Message], attempts: Attempts) -> Call | None:
+    def begin_batch(self, messages: Sequence[common.Message], attempts: Attempts, first_try: bool) -> Call | None:
         """Process `messages` together, now or as soon as their turn comes; see `begin`."""
         call = Call(tuple(messages), self, attempts)
         if self._running >= self._max_parallelism:
-            return self._line_up(call)
+            return self._line_up(call, first_try)
         self._take_turn(call)
         return call if call.messages else None
 

@@ -194,11 +194,13 @@ class ServiceManager:
                 self._refuse(message, first_try)
             elif isinstance(runner, BatchRunner):
                 batches.setdefault(runner, []).append(message)
-            elif (call := runner.begin(message, self._attempt(message, first_try, client_of))) is not None:
-                calls.append(call)
+            else:
+                attempt = self._attempt(message, first_try, client_of) if self._stats.active else None
+                if (call := runner.begin(message, attempt, first_try)) is not None:
+                    calls.append(call)
         for batch_runner, batch in batches.items():
             attempts = [self._attempt(message, first_try, client_of) for message in batch]
-            if (call := batch_runner.begin_batch(batch, attempts)) is not None:
+            if (call := batch_runner.begin_batch(batch, attempts, first_try)) is not None:
                 calls.append(call)
         if calls:
             await self._settle(calls)

@@ -39,7 +39,7 @@ Attempts = Sequence[Attempt | None]
 class Call:
     """What a service is given at once: in line, then running, then settled, once."""
 
-    __slots__ = ("attempts", "messages", "runner", "settled", "size", "work")
+    __slots__ = ("attempts", "line", "messages", "runner", "settled", "size", "work")
 
     def __init__(self, messages: Sequence[common.Message], runner: ServiceRunner, attempts: Attempts) -> None:
         self.messages = messages
@@ -48,6 +48,8 @@ class Call:
         self.attempts = attempts
         self.settled: Deferred[None] = Deferred()
         self.work: Deferred[object] | None = None
+        self.line: dict[Call, None] | None = None
+        """In which it waits."""
         self.size = 0
         """Bytes, while it is in line."""
 
@@ -83,7 +85,10 @@ class ServiceRunner:
         self._max_parallelism = max_parallelism
         self._now_ns = now_ns
         self._running = 0
-        self._line: dict[Call, None] = {}
+        self._new: dict[Call, None] = {}
+        """The line of new messages."""
+        self._old: dict[Call, None] = {}
+        """That of the backlog, which puts no more into it than it was told there is room for: it goes first."""
         self._in_line = 0
         self._line_bytes = 0
         self._moving_up = False
@@ -94,14 +99,16 @@ class ServiceRunner:
 
     # -- messages
 
-    def begin(self, message: common.Message, attempt: Attempt | None = None) -> Call | None:
+    def begin(self, message: common.Message, attempt: Attempt | None = None, first_try: bool = True) -> Call | None:
         """Process `message` now or as soon as its turn comes; `attempt` is told what becomes of it.
+
+        @param first_try: it is new, and does not come from the backlog.
 
         Returns None if it is finished already: it then has a result, or is to stay pending.  Otherwise its
         `Call`, whose `settled` fires when the message is finished with.
         """
         if self._running >= self._max_parallelism:
-            return self._line_up(Call((message,), self, (attempt,)))
+            return self._line_up(Call((message,), self, (attempt,)), first_try)
         try:
             outcome = self.service.process(message)
         except BaseException as error:
@@ -116,8 +123,8 @@ class ServiceRunner:
 
     def give_up(self, call: Call) -> None:
         """See `Call.give_up`."""
-        if call in self._line:
-            self._step_out(call)
+        if call.line is not None:
+            self._step_out(call, call.line)
             self._drop(call)
         elif call.work is not None:
             self._cancel(call, call.work)
@@ -136,14 +143,14 @@ class ServiceRunner:
     def room(self, in_hand: int) -> int:
         """How many messages the backlog may give it, which has `in_hand` of its messages already."""
         reserved = max(self._max_parallelism // RESERVE_SHARE, 1) - in_hand
-        return max(0 if self._line else self._max_parallelism - self._running, reserved, 0)
+        return max(0 if self._in_line else self._max_parallelism - self._running, reserved, 0)
 
     def when_room(self, tell: Callable[[], None]) -> None:
         """Call `tell` once, as soon as a good part of its places is free."""
         self._tell_room = tell
 
     def _look_for_room(self) -> None:
-        if self._tell_room is None or self._line:
+        if self._tell_room is None or self._in_line:
             return
         if self._max_parallelism - self._running >= max(self._max_parallelism // 4, 1):
             tell, self._tell_room = self._tell_room, None
@@ -151,19 +158,24 @@ class ServiceRunner:
 
     # -- the line
 
-    def _line_up(self, call: Call) -> Call | None:
+    def _line_up(self, call: Call, first_try: bool) -> Call | None:
         call.size = sum(message.ByteSize() for message in call.messages)
-        full = self._in_line + len(call.messages) > LINE_FACTOR * self._max_parallelism and self._in_line > 0
-        if full or self._line_bytes >= LINE_BYTES:
+        if first_try and self._is_full(len(call.messages)):
             self._drop(call)
             return None
-        self._line[call] = None
+        call.line = self._new if first_try else self._old
+        call.line[call] = None
         self._in_line += len(call.messages)
         self._line_bytes += call.size
         return call
 
-    def _step_out(self, call: Call) -> None:
-        del self._line[call]
+    def _is_full(self, count: int) -> bool:
+        too_many = self._in_line + count > LINE_FACTOR * self._max_parallelism and self._in_line > 0
+        return too_many or self._line_bytes >= LINE_BYTES
+
+    def _step_out(self, call: Call, line: dict[Call, None]) -> None:
+        del line[call]
+        call.line = None
         self._in_line -= len(call.messages)
         self._line_bytes -= call.size
 
@@ -180,9 +192,9 @@ class ServiceRunner:
             self._look_for_room()
 
     def _move_up(self) -> None:
-        while self._line and self._running < self._max_parallelism:
-            call = next(iter(self._line))
-            self._step_out(call)
+        while self._running < self._max_parallelism and (line := self._old or self._new):
+            call = next(iter(line))
+            self._step_out(call, line)
             self._take_turn(call)
 
     # -- calls

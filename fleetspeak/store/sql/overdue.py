@@ -39,15 +39,45 @@ class Due(NamedTuple):
         return self.created_seconds * 10**9 + self.created_nanos
 
 
+_COLUMNS = (
+    "p.message_id, p.retry_count, LENGTH(p.data_value), m.destination_service_name,"
+    " m.creation_time_seconds, m.creation_time_nanos"
+)
+
+
+def look_around(db: Connection, limit: int, full: Sequence[str], *, timing: Timing) -> list[bytes]:
+    """The ids of the messages that are longest overdue, without those for the services that are `full`.
+
+    Nothing is locked: what is passed over may be much, and looking may take long.
+    """
+    rows = db.rows(
+        f"SELECT p.message_id FROM pending_messages AS p {db.dialect.in_order} messages AS m"
+        " ON m.message_id = p.message_id WHERE p.for_server = 1 AND p.scheduled_time <= ?"
+        f" AND {db.dialect.exact('m.destination_service_name')} NOT IN ({marks(len(full))})"
+        " ORDER BY p.scheduled_time LIMIT ?",
+        (timing.now_ns() // 1000, *full, limit),
+    )
+    return [message_id for (message_id,) in rows]
+
+
 def overdue(
-    db: Connection, limit: int, room: Mapping[str, int], limits: RetryLimits, *, timing: Timing
+    db: Connection,
+    limit: int,
+    room: Mapping[str, int],
+    limits: RetryLimits,
+    *,
+    timing: Timing,
+    among: Sequence[bytes] | None = None,
 ) -> list[common.Message]:
-    """Claim messages for server services, the longest overdue first, and put them off; see `IStore`."""
+    """Claim messages for server services, the longest overdue first, and put them off; see `IStore`.
+
+    @param among: what `look_around` has found; by default it is looked for here, and no service may be without room.
+    """
     now_ns = timing.now_ns()
     allotment, left = Allotment(Claim(NO_CLIENT, limit)), dict(room)
     taken: list[Due] = []
     dead: list[tuple[Due, str]] = []
-    for due in _look(db, limit, room, now_ns // 1000):
+    for due in _longest_overdue(db, limit, now_ns // 1000) if among is None else _still_due(db, among, now_ns // 1000):
         reason = given_up(now_ns, due.created_ns, due.retries, limits)
         if reason is not None:
             dead.append((due, reason))
@@ -60,33 +90,28 @@ def overdue(
     return sorted([*messages.values(), *_bury(db, dead, now_ns)], key=age)
 
 
-def _look(db: Connection, limit: int, room: Mapping[str, int], now_us: int) -> list[Due]:
-    """The messages that are longest overdue, locked; without those for services that have no room."""
-    full = sorted(service for service, places in room.items() if places <= 0)
-    sql = (
-        "SELECT p.message_id, p.retry_count, LENGTH(p.data_value), m.destination_service_name,"
-        " m.creation_time_seconds, m.creation_time_nanos"
-        f" FROM pending_messages AS p {db.dialect.in_order} messages AS m ON m.message_id = p.message_id"
-        " WHERE p.for_server = 1 AND p.scheduled_time <= ?"
+def _longest_overdue(db: Connection, limit: int, now_us: int) -> list[Due]:
+    rows = db.rows(
+        f"SELECT {_COLUMNS} FROM pending_messages AS p {db.dialect.in_order} messages AS m"
+        " ON m.message_id = p.message_id WHERE p.for_server = 1 AND p.scheduled_time <= ?"
+        " ORDER BY p.scheduled_time LIMIT ?" + db.dialect.lock,
+        (now_us, limit),
     )
-    if full:
-        sql += f" AND {db.dialect.exact('m.destination_service_name')} NOT IN ({marks(len(full))})"
-    sql += " ORDER BY p.scheduled_time LIMIT ?"
-    if not full:
-        return [Due(*row) for row in db.rows(sql + db.dialect.lock, (now_us, limit))]
-    # What is passed over may be much: it is not locked, only what was found is.
-    found = [Due(*row) for row in db.rows(sql, (now_us, *full, limit))]
-    locked = {
-        message_id
-        for (message_id,) in rows_in(
-            db,
-            "SELECT message_id FROM pending_messages WHERE for_server = 1 AND scheduled_time <= ?"
-            " AND message_id IN ({keys})" + db.dialect.lock,
-            (now_us,),
-            [due.message_id for due in found],
-        )
-    }
-    return [due for due in found if due.message_id in locked]
+    return [Due(*row) for row in rows]
+
+
+def _still_due(db: Connection, message_ids: Sequence[bytes], now_us: int) -> list[Due]:
+    """Those of the messages that nobody has taken meanwhile."""
+    rows = rows_in(
+        db,
+        f"SELECT {_COLUMNS} FROM pending_messages AS p {db.dialect.in_order} messages AS m"
+        " ON m.message_id = p.message_id WHERE p.for_server = 1 AND p.scheduled_time <= ?"
+        " AND p.message_id IN ({keys})" + db.dialect.lock,
+        (now_us,),
+        message_ids,
+    )
+    found = {row[0]: Due(*row) for row in rows}
+    return [found[message_id] for message_id in message_ids if message_id in found]
 
 
 def _put_off(db: Connection, taken: Sequence[Due], limits: RetryLimits, timing: Timing, now_ns: int) -> None:

@@ -103,6 +103,7 @@ class SqlStore(SqlOperatorStore):
         self._record_contacts = partial(_contacts.record_each, timing=timing)
         self._delete_pending = partial(pending.delete, timing=timing)
         self._overdue = partial(overdue.overdue, timing=timing)
+        self._look_around = partial(overdue.look_around, timing=timing)
         self._retry = partial(overdue.retry, timing=timing)
         self._with_due = partial(pending.clients_with_due, timing=timing)
         self._add_client = partial(clients.add, timing=timing)
@@ -220,7 +221,19 @@ class SqlStore(SqlOperatorStore):
         self, limit: int, room: Mapping[str, int] | None = None, limits: RetryLimits = NO_LIMITS
     ) -> Deferred[list[common.Message]]:
         """See `IStore`."""
-        return _plain(self._writer, partial(self._overdue, limit=limit, room=dict(room or {}), limits=limits))
+        room = dict(room or {})
+        full = sorted(service for service, places in room.items() if places <= 0)
+        claim = partial(self._overdue, limit=limit, room=room, limits=limits)
+        if not full:
+            return _plain(self._writer, claim)
+        return Deferred.fromCoroutine(self._overdue_around(partial(self._look_around, limit=limit, full=full), claim))
+
+    async def _overdue_around(
+        self, look: Callable[..., object], claim: Callable[..., list[common.Message]]
+    ) -> list[common.Message]:
+        """Look beside the writer, since what services without room have may be much; and claim only what was found."""
+        found = await _plain(self._lister, look)
+        return await _plain(self._writer, partial(claim, among=found)) if found else []
 
     def next_overdue(self) -> Deferred[int | None]:
         """See `IStore`."""

@@ -22,7 +22,7 @@ from fleetspeak.errors import (
 )
 from fleetspeak.ids import ClientId
 from fleetspeak.pb import admin, broadcasts, common, monitoring
-from fleetspeak.records import ClientData, Contact, ResultUpdate
+from fleetspeak.records import ClientData, Contact, ResultUpdate, RetryLimits
 from fleetspeak.server.admin import server
 from fleetspeak.server.admin.hop import status_of
 from fleetspeak.server.admin.operations import PAGE, AdminOperations, Refused
@@ -49,6 +49,20 @@ class MessageTests(AdminCase):
         await self.store.set_message_results([ResultUpdate(M1, result, C1)])
         status = await self.call("GetMessageStatus", admin.GetMessageStatusRequest(message_id=M1))
         self.assertEqual(status.result, result)
+
+    async def test_a_dead_letter_says_that_it_is_one(self) -> None:
+        """server-core.md 3.5 [improve]: what was tried for long enough has failed, in words that scripts know."""
+        sent = message(M1, b"")
+        sent.creation_time.FromNanoseconds(NOW)
+        await self.store.store_messages([sent])
+        self.time += 121 * 10**9
+        await self.store.overdue_messages(1, limits=RetryLimits(max_attempts=1))
+        status = await self.call("GetMessageStatus", admin.GetMessageStatusRequest(message_id=M1))
+        self.assertTrue(status.result.failed)
+        self.assertEqual(status.result.failed_reason, "expired: given up after 1 attempt, 121 s after its creation")
+        await self.store.retry_messages([M1])
+        status = await self.call("GetMessageStatus", admin.GetMessageStatusRequest(message_id=M1))
+        self.assertFalse(status.HasField("result"))
 
     async def test_an_unknown_message_has_an_empty_status(self) -> None:
         status = await self.call("GetMessageStatus", admin.GetMessageStatusRequest(message_id=M2))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -9,13 +10,16 @@ from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
+from fleetspeak.core.retrytimes import DEAD
 from fleetspeak.errors import PermanentError, StoreError, TemporaryError
 from fleetspeak.ids import MessageId
 from fleetspeak.pb import common
-from fleetspeak.records import ClientData
-from fleetspeak.server.services.backlog import BATCH, PARALLEL_BATCHES, SAFETY_NET, Backlog
-from fleetspeak.server.services.manager import ServiceManager
+from fleetspeak.records import ClientData, RetryLimits
+from fleetspeak.server.services.backlog import BATCH, HAND_BYTES, HAND_MESSAGES, SAFETY_NET, Backlog, _Hand
+from fleetspeak.server.services.manager import PROCESSING_LIMIT, ServiceManager
+from fleetspeak.server.stats import ServerStats
 from fleetspeak.store.memory import MemoryStore
+from fleetspeak.testing.serverside import RecordingServerStats
 from tests.server.services.doubles import CLIENT, InstantService, SlowService, message
 
 START = 100_000 * 10**9
@@ -46,7 +50,12 @@ class BacklogCase(SynchronousTestCase):
 
     def begin(self) -> None:
         self.backlog.start()
-        self.addCleanup(lambda: self.successResultOf(self.stop()))
+        self.addCleanup(self.end)
+
+    def end(self) -> None:
+        stopped = self.stop()
+        self.clock.advance(PROCESSING_LIMIT)  # services that a test has left at work
+        self.successResultOf(stopped)
 
     def stop(self) -> Deferred[None]:
         return Deferred.fromCoroutine(self.backlog.stop())
@@ -128,15 +137,80 @@ class BoundsTests(BacklogCase):
         self.assertEqual(len(quick.seen), BATCH)
         slow.finish(BATCH)
 
-    def test_only_so_many_batches_are_in_hand(self) -> None:
-        slow = SlowService()
-        self.manager.add("hello", slow, max_parallelism=1000)
-        self.keep(*(message(number=n) for n in range(BATCH * (PARALLEL_BATCHES + 2))))
+    def test_nor_does_one_that_has_much_to_do(self) -> None:
+        """datastore.md 3.6: upstream's backlog is stalled for 30 s by each slow message."""
+        slow, quick = SlowService(), InstantService()
+        self.manager.add("slow", slow, max_parallelism=20)
+        self.manager.add("hello", quick)
+        self.keep(*(message("slow", number=n) for n in range(20 * BATCH)))
+        self.clock.advance(1)
+        self.keep(*(message(number=100_000 + n) for n in range(3 * BATCH)))
         self.begin()
         self.pass_time(66)
-        self.assertEqual(len(slow.running), BATCH * PARALLEL_BATCHES)
-        while slow.running:
-            slow.finish(len(slow.running))
+        self.assertEqual(len(slow.running), 20)
+        self.assertEqual(len(quick.seen), 3 * BATCH)
+        late = message(number=200_000)
+        self.keep(late)
+        self.pass_time(64)
+        self.assertEqual(len(quick.seen), 3 * BATCH + 1)
+        self.assertIsNotNone(self.result(late))
+
+    def test_a_service_gets_no_more_than_it_has_room_for(self) -> None:
+        """What it cannot take stays due, and does not count as tried."""
+        slow = SlowService()
+        self.manager.add("hello", slow, max_parallelism=7)
+        self.keep(*(message(number=n) for n in range(100)))
+        self.begin()
+        self.pass_time(66)
+        self.assertEqual(len(slow.running), 7)
+        due = self.successResultOf(self.store.next_overdue())
+        assert due is not None
+        self.assertLess(due, self.now())
+
+    def test_a_look_follows_as_soon_as_a_service_has_room(self) -> None:
+        """server-core.md 3.4: nothing waits longer than its service needs, so no time passes here."""
+        slow = SlowService()
+        self.manager.add("hello", slow, max_parallelism=4)
+        sent = [message(number=n) for n in range(40)]
+        self.keep(*sent)
+        self.begin()
+        self.pass_time(66)
+        for _ in sent:
+            slow.finish()
+        self.assertTrue(all(self.result(each) is not None for each in sent))
+
+    def test_new_messages_do_not_keep_the_backlog_waiting_for_ever(self) -> None:
+        """Some places are for it, however long the line of new ones is."""
+        slow = SlowService()
+        self.manager.add("hello", slow, max_parallelism=10)
+        old = message(number=0)
+        self.keep(old)
+        self.begin()
+        number = 1
+        for _ in range(100):
+            new = [message(number=number + n) for n in range(30)]
+            number += 30
+            Deferred.fromCoroutine(self.manager.process(new, None, True))
+            self.clock.advance(1)
+            slow.finish(10)
+        self.assertIsNotNone(self.result(old))
+
+    def test_what_is_in_hand_is_bounded(self) -> None:
+        """In messages and in bytes, for each service."""
+        slow, large = SlowService(), SlowService()
+        self.manager.add("hello", slow, max_parallelism=10_000)
+        self.manager.add("large", large, max_parallelism=10_000)
+        self.keep(*(message(number=n) for n in range(2 * HAND_MESSAGES)))
+        for number in range(5):
+            one = message("large", number=100_000 + number)
+            one.data.value = bytes(HAND_BYTES // 2)
+            self.keep(one)
+        self.begin()
+        self.pass_time(66)
+        self.assertEqual(len(slow.running), HAND_MESSAGES)
+        self.assertLessEqual(len(large.running), 3)
+        large.finish(len(large.running))
+        self.assertGreater(len(large.running), 0)
 
     def test_stop_waits_for_what_is_in_hand(self) -> None:
         slow = SlowService()
@@ -153,16 +227,97 @@ class BoundsTests(BacklogCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
 
+class DeadLetterTests(BacklogCase):
+    """Messages that are tried for as long as the operator's limits allow (server-core.md 3.5 [improve])."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.heard = RecordingServerStats()
+        self.backlog = Backlog(
+            self.store,
+            self.manager,
+            self.clock,
+            self.now,
+            uniform=lambda: 0.0,
+            limits=RetryLimits(max_attempts=3),
+            stats=ServerStats([self.heard], self.clock),
+        )
+
+    def test_it_fails_with_a_reason_that_scripts_recognize(self) -> None:
+        service = InstantService(TemporaryError("not now"))
+        self.manager.add("hello", service)
+        sent = message()
+        self.keep(sent)
+        self.begin()
+        self.pass_time(60 + 66)
+        self.assertEqual(len(service.seen), 2, "its first attempt was when it came")
+        self.assertIsNone(self.result(sent))
+        with capturedLogs() as lines:
+            self.pass_time(120)
+        self.assertEqual(len(service.seen), 2)
+        result = self.result(sent)
+        assert result is not None
+        self.assertTrue(result.failed)
+        self.assertTrue(result.failed_reason.startswith(DEAD), result.failed_reason)
+        [told] = [line for line in lines if "dead letter" in line["log_format"]]
+        self.assertEqual((told["name"], told["reason"]), ("hello", result.failed_reason))
+        [(_, service_name, _, temporary, first_try, client)] = self.heard.calls("message_errored")
+        self.assertEqual((service_name, temporary, first_try), ("hello", False, False))
+        self.assertEqual(client, ClientData(key=b"k"))
+
+    def test_many_are_told_once_in_10_seconds(self) -> None:
+        self.manager.add("hello", InstantService(TemporaryError("not now")))
+        self.keep(*(message(number=n) for n in range(2 * BATCH)))
+        self.begin()
+        with capturedLogs() as lines:
+            self.pass_time(300)
+        self.assertEqual(len([line for line in lines if "dead letter" in line["log_format"]]), 1)
+        self.assertEqual(self.successResultOf(self.store.dead_message_counts()), {"hello": 2 * BATCH})
+
+    def test_it_is_retried_on_request(self) -> None:
+        service = InstantService(TemporaryError("not now"))
+        self.manager.add("hello", service)
+        sent = message()
+        self.keep(sent)
+        self.begin()
+        self.pass_time(300)
+        service.error = None
+        self.assertEqual(self.successResultOf(self.store.retry_messages([MessageId(sent.message_id)])), 1)
+        self.backlog.wake()
+        self.assertEqual(service.seen[-1], sent)
+        result = self.result(sent)
+        assert result is not None
+        self.assertFalse(result.failed)
+
+    def test_without_limits_none_dies(self) -> None:
+        self.backlog = Backlog(self.store, self.manager, self.clock, self.now, uniform=lambda: 0.0)
+        service = InstantService(TemporaryError("not now"))
+        self.manager.add("hello", service)
+        sent = message()
+        self.keep(sent)
+        self.begin()
+        for _ in range(400):
+            self.clock.advance(3600)
+        self.assertIsNone(self.result(sent))
+        self.assertGreater(len(service.seen), 60)
+        self.assertLess(len(service.seen), 120, "in the end once in half a day to a day")
+
+
 class ScriptedStore:
     """Says what a test wants it to say."""
 
     def __init__(self) -> None:
         self.looks = 0
         self.broken = False
+        self.slow: Deferred[list[common.Message]] | None = None
         self.due: int | None = None
 
-    def overdue_messages(self, limit: int) -> Deferred[list[common.Message]]:
+    def overdue_messages(
+        self, limit: int, room: Mapping[str, int], limits: RetryLimits
+    ) -> Deferred[list[common.Message]]:
         self.looks += 1
+        if self.slow is not None:
+            return self.slow
         return fail(StoreError("gone")) if self.broken else succeed([])
 
     def next_overdue(self) -> Deferred[int | None]:
@@ -194,6 +349,31 @@ class PaceTests(BacklogCase):
         self.begin()
         self.backlog.wake()
         self.assertEqual(self.scripted.looks, 2)
+
+    def test_while_a_service_has_no_room_others_are_looked_for_every_second(self) -> None:
+        self.occupy()
+        self.begin()
+        self.pass_time(10)
+        self.assertEqual(self.scripted.looks, 11)
+
+    def test_a_look_that_takes_long_is_not_repeated_soon(self) -> None:
+        """Beside a service without room for a million messages a look has to go past all of them."""
+        self.occupy()
+        self.scripted.slow = Deferred()
+        self.begin()
+        self.clock.advance(2)
+        self.scripted.slow, look = None, self.scripted.slow
+        look.callback([])
+        self.pass_time(17)
+        self.assertEqual(self.scripted.looks, 1)
+        self.clock.advance(1)
+        self.assertEqual(self.scripted.looks, 2)
+
+    def occupy(self) -> None:
+        """Leave a service no room."""
+        self.manager.add("hello", SlowService(), max_parallelism=1)
+        Deferred.fromCoroutine(self.manager.process([message(number=n) for n in range(3)], None, True))
+        self.backlog._hands["hello"] = _Hand(messages=1)
 
     def test_a_broken_store_is_asked_ever_more_rarely(self) -> None:
         """datastore.md 3.6: upstream's loop repeats at once without pause."""
