@@ -342,7 +342,7 @@ class InstallTests(ManagerCase):
         self.flushLoggedErrors(ValueError)
         factory.make = mock.Mock(return_value=object())  # type: ignore[method-assign]
         error = self.assertRaises(ConfigError, self.manager.install, config, [factory], mock.Mock())
-        self.assertIn("does not keep IServerService", str(error))
+        self.assertIn("does not keep IServerEndpoint", str(error))
 
     def test_a_service_that_cannot_start_is_named(self) -> None:
         service = InstantService()
