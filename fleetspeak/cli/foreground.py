@@ -33,6 +33,7 @@ def server() -> None:
     flags.string("notifier", None, "how servers notify each other, in place of HTTP: NAME:ARGUMENT of a plug-in")
     flags.string("notification_secret_file", None, "file with what only servers know, to prove notifications by")
     flags.boolean("notification_accept_unsigned", "hear servers without the secret too, such as the Go server")
+    flags.strings("keep", "for how long to keep what only grows: KIND=AGE, such as messages=7d; may be repeated")
     glog.declare(flags)
     values = flags.parse(sys.argv[1:])
     if values["https_addr"] is None and values["admin_addr"] is None:
@@ -51,6 +52,7 @@ def server() -> None:
         "notifier",
         "notification_secret_file",
         "notification_accept_unsigned",
+        "keep",
     )
     run("fleetspeak-server", values, as_options(values, names))
 

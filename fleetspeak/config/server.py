@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,7 +15,7 @@ from fleetspeak.config import owncertificate, textproto
 from fleetspeak.config.addresses import parse_host_port, parse_listen, show
 from fleetspeak.errors import ConfigError
 from fleetspeak.pb import components, server, services
-from fleetspeak.records import NO_LIMITS, RetryLimits
+from fleetspeak.records import NO_LIMITS, Prunable, RetryLimits
 from fleetspeak.wire import dsn
 from fleetspeak.wire.dsn import DataSource
 
@@ -75,6 +75,8 @@ class ServerSettings:
     """Known to all servers; who has it is heard."""
     notification_accept_unsigned: bool = False
     """With a secret: servers that know of none, such as upstream's, are heard too."""
+    keep: Mapping[Prunable, int] = field(default_factory=dict)
+    """For how many seconds rows are kept, by kind; others are never pruned."""
     warnings: tuple[str, ...] = ()
     """What was odd but could be passed over; to be logged at start."""
     announcement: str = ""

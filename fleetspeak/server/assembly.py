@@ -33,6 +33,7 @@ from fleetspeak.server.inserts import Inserter
 from fleetspeak.server.lifecycle import Step, SteppedService
 from fleetspeak.server.notify.pair import Notifications, checked_pair, pair_for
 from fleetspeak.server.notify.sweep import StreamSweep
+from fleetspeak.server.retention import Retention
 from fleetspeak.server.services.backlog import Backlog
 from fleetspeak.server.services.manager import SYSTEM, ServiceContext, ServiceManager
 from fleetspeak.server.services.system import SystemService
@@ -105,6 +106,7 @@ class Server:
             stats=self.stats,
         )
         self.sweep = StreamSweep(self.store, self.dispatcher, reactor, uniform=uniform)
+        self.retention = Retention(self.store, settings.keep, reactor, now_ns, self.stats, uniform)
         self._install_services(factories, now_ns)
         self.frontend = self._frontend(now_ns)
         self.admin = self._admin()
@@ -123,6 +125,8 @@ class Server:
             Step("services", self.manager.start, self.manager.stop),
             Step("backlog", self.backlog.start, self._finish_processing),
         ]
+        if self.settings.keep:
+            steps.append(Step("retention", self.retention.start, self.retention.stop))
         if self.frontend is not None:  # without clients no shares are taken
             steps.append(Step("broadcasts", self.broadcasts.start, self.broadcasts.stop))
             steps.append(Step("sweep", self.sweep.start, self.sweep.stop))

@@ -13,6 +13,7 @@ from twisted.python import usage
 
 from fleetspeak.config.retries import DEFAULT_MAX_DELAY, retry_limits
 from fleetspeak.config.server import DEFAULT_BROADCAST_RATE, ServerSettings, read_server_config, small_set_up
+from fleetspeak.core.retention import parse_keep
 from fleetspeak.errors import ConfigError
 from fleetspeak.interfaces import IFileStore, IFileStoreFactory, IServerServiceFactory, IServerStats
 from fleetspeak.lookup import PLUG_INS, made_of
@@ -82,6 +83,7 @@ class Options(usage.Options):
         super().__init__()  # type: ignore[no-untyped-call]
         self.file_stores: dict[str, tuple[str, str]] = {}
         """Name and argument of a plug-in, by service."""
+        self.keep: list[str] = []
 
     def opt_file_store(self, value: str) -> None:
         """Where the files of one service are, if not in the database: SERVICE=directory:PATH. May be repeated."""
@@ -94,6 +96,15 @@ class Options(usage.Options):
         if service in self.file_stores:
             raise usage.UsageError(f"--file-store is given twice for service {service}")
         self.file_stores[service] = name, argument
+
+    def opt_keep(self, value: str) -> None:
+        """For how long to keep what only grows: KIND=AGE, such as messages=7d. Kinds: messages (that have a result),
+        contacts, resource-usage, broadcasts, clients, pending-messages. May be repeated. [default: for ever]"""
+        try:
+            parse_keep([*self.keep, value])
+        except ConfigError as error:
+            raise usage.UsageError(f"--keep {error}") from None
+        self.keep.append(value)
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:  # noqa: N802
         """Accept ``--components_config`` for ``--components-config``."""
@@ -175,7 +186,10 @@ def makeService(options: Options) -> IService:  # noqa: N802
         # Before the files are read: it makes known the types of the plug-ins' configurations.
         factories = PLUG_INS.all(IServerServiceFactory)
         settings = replace(
-            settings_of(options), broadcast_rate=options["broadcast-rate"], retry_limits=settings_of_retries(options)
+            settings_of(options),
+            broadcast_rate=options["broadcast-rate"],
+            retry_limits=settings_of_retries(options),
+            keep=parse_keep(options.keep),
         )
         settings = with_secret(
             settings, options["notification-secret-file"], bool(options["notification-accept-unsigned"])

@@ -184,3 +184,10 @@ class WithoutGrpcTests(ServerCase):
         [line] = program.lines_matching("pip install")
         self.assertIn("pip install 'fleetspeak-twisted[server]'", line)
         self.assertEqual(program.lines_matching("Traceback"), [])
+
+
+class RetentionTests(ServerCase):
+    def test_ages_that_cannot_be_read(self) -> None:
+        program = self.start("--keep=messages=7", "--https-addr=127.0.0.1:0")
+        self.assertEqual(program.wait(), 1)
+        self.assertTrue(program.lines_matching("messages=7: an age is a number with h"))

@@ -50,6 +50,15 @@ class OptionsTests(SynchronousTestCase):
         options = self.parse("--database-path=--x_y", "--https_addr=:1")
         self.assertEqual((options["database-path"], options["https-addr"]), ("--x_y", ":1"))
 
+    def test_how_long_to_keep_what_only_grows(self) -> None:
+        self.assertEqual(self.parse().keep, [])
+        options = self.parse("--keep", "messages=7d", "--keep=pending-messages=52w")
+        self.assertEqual(options.keep, ["messages=7d", "pending-messages=52w"])
+        for wrong in ("messages=7", "files=7d", "messages=1h"):
+            error = self.assertRaises(UsageError, self.parse, "--keep=messages=7d", f"--keep={wrong}")
+            self.assertIn(wrong, str(error))
+        self.assertIn("--keep", str(options))
+
     def test_what_does_not_go_together_is_refused(self) -> None:
         self.assertRaises(UsageError, self.parse, "--components-config=a")
         for name in ("https-addr", "admin-addr"):
