@@ -21,6 +21,7 @@ from fleetspeak.src.common.proto.fleetspeak import system_pb2 as system
 from fleetspeak.src.common.proto.fleetspeak_monitoring import resource_pb2 as monitoring
 from fleetspeak.src.config.proto.fleetspeak_config import config_pb2 as configurator
 from fleetspeak.src.inttesting.frr.proto.fleetspeak_frr import frr_pb2 as frr
+from fleetspeak.src.operator.proto.fleetspeak_operator import access_pb2 as access
 from fleetspeak.src.operator.proto.fleetspeak_operator import operator_pb2 as operator
 from fleetspeak.src.server.components.proto.fleetspeak_components import config_pb2 as components
 from fleetspeak.src.server.cpsservice.proto.fleetspeak_cpsservice import cpsservice_pb2 as cpsservice
@@ -32,6 +33,7 @@ from fleetspeak.src.server.proto.fleetspeak_server import server_pb2 as server
 from fleetspeak.src.server.proto.fleetspeak_server import services_pb2 as services
 
 __all__ = [
+    "access",
     "admin",
     "broadcasts",
     "channel",

@@ -13,6 +13,7 @@ from google.protobuf.message import Message
 
 from fleetspeak.config import owncertificate, textproto
 from fleetspeak.config.addresses import parse_host_port, parse_listen, show
+from fleetspeak.config.adminaccess import AdminAccess
 from fleetspeak.errors import ConfigError
 from fleetspeak.pb import components, server, services
 from fleetspeak.records import NO_LIMITS, Prunable, RetryLimits
@@ -53,6 +54,8 @@ class ServerSettings:
     file_authorization: bool = True
     """Only clients that the authorizer admits read files; otherwise everyone who can connect does."""
     admin_address: tuple[str, int] | None = None
+    admin_access: AdminAccess | None = None
+    """Who may do what on the admin port; None: everybody everything."""
     health_address: tuple[str, int] | None = None
     required_label: str = ""
     """Non-empty: only clients that claim this label may make contact."""

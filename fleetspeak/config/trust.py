@@ -39,8 +39,12 @@ class Trust:
     With `insecure` everything is let through, and what is wrong is kept until `complaints` gives it out.
     """
 
-    def __init__(self, uid: int | None = None, *, insecure: bool = False) -> None:
-        """@param uid: the user that the client runs as; by default who runs this."""
+    def __init__(
+        self, uid: int | None = None, *, insecure: bool = False, or_else: str = ", or give --insecure-config"
+    ) -> None:
+        """@param uid: the user that the client runs as; by default who runs this.
+        @param or_else: what complaints end with: what one can do instead of mending it."""
+        self._or_else = or_else
         self._uid = os.geteuid() if uid is None else uid
         self._insecure = insecure
         self._complaints: list[str] = []
@@ -130,7 +134,7 @@ class Trust:
         mode, owner = stat.S_IMODE(found.st_mode), _name(found.st_uid)
         text = f"{path} is not safe to use: {problem} (mode {mode:04o}, owner {owner})"
         if not self._insecure:
-            raise Unsafe(f"{text}; {remedy}, or give --insecure-config")
+            raise Unsafe(f"{text}; {remedy}{self._or_else}")
         if text not in self._complaints:
             self._complaints.append(text)
 
