@@ -13,6 +13,7 @@ from fleetspeak.errors import FleetspeakError
 _COMMANDS = {
     "admin": "ask, and tell, a server; the same as fleetspeak-admin",
     "demo": "run a server, two clients and a service at each end on this machine",
+    "admin-token": "make a token for the admin port",
     "doctor": "find out why a client does not connect",
     "plugins": "list the plug-ins that are found, and those that cannot be used",
     "sign-service": "sign the configuration of a client service with a deployment key",

@@ -6,7 +6,7 @@ import argparse
 import re
 from collections.abc import Iterator
 
-from fleetspeak.cli.admin import identifiers, lists, times
+from fleetspeak.cli.admin import identifiers, times
 from fleetspeak.cli.admin.command import Arguments, Command
 from fleetspeak.cli.admin.failure import CommandFailed
 from fleetspeak.cli.admin.link import Link
@@ -14,7 +14,7 @@ from fleetspeak.cli.admin.output import Column, Listing, Report, Row
 from fleetspeak.cli.admin.times import Times
 from fleetspeak.core.history import InconsistentHistory, PastContact, Summary, summarize
 from fleetspeak.ids import ClientId
-from fleetspeak.pb import admin, operator
+from fleetspeak.pb import admin
 
 COLUMNS = (
     Column("time", "Time", 24),
@@ -117,21 +117,7 @@ def _summary_record(summary: Summary) -> Row:
     }
 
 
-def _declare_list(parser: argparse.ArgumentParser) -> None:
-    _one_id(parser)
-    lists.declare_limit(parser)
-
-
-def _list(link: Link, arguments: Arguments) -> Listing:
-    request = operator.ListContactsRequest(client_id=identifiers.one_client_id(arguments.client_id))
-    instead = "`fleetspeak-admin listcontacts CLIENT_ID` fetches all at once"
-    found = lists.paged(link, "ListContacts", link.operator.ListContacts, request, "contacts", arguments.limit, instead)
-    return Listing(COLUMNS, map(row_of, found), "No contacts found.")
-
-
 COMMANDS = (
-    Command("contacts", "list the contacts of a client, the newest first", _list, _declare_list),
-    Command("history", "say whether a client was restored from a backup, or cloned", _analyse, _one_id),
     Command("listcontacts", "list the contacts of a client, the newest first", _list_upstream, _id_and_limit),
     Command("analysehistory", "say whether a client was restored from a backup, or cloned", _analyse, _one_id),
 )

@@ -82,11 +82,6 @@ def _unknown_caller(settings: Settings) -> list[str]:
     return ["the server wants to know who asks: -token_file FILE, or -tls_cert FILE and -tls_key FILE"]
 
 
-def code_of(error: grpc.RpcError) -> str:
-    """Name of the status."""
-    return _told(error)[0]
-
-
 def _told(error: grpc.RpcError) -> tuple[str, str]:
     """Name of the status, and its text."""
     code, details = getattr(error, "code", None), getattr(error, "details", None)

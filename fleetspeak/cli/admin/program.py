@@ -95,7 +95,7 @@ def _watch(command: Command, arguments: Arguments, settings: Settings) -> int:
 
 def _parse(name: str, group: Group, words: list[str]) -> tuple[Command, Arguments]:
     commands = group.commands()
-    if group.by_itself:
+    if group.upstream:
         command, path = commands[name], name
     else:
         command, path, words = _choose(name, commands, words)
