@@ -18,9 +18,12 @@ from fleetspeak.pb import admin, operator
 from fleetspeak.program.ending import FAILED, ProcessEnd
 from fleetspeak.program.systemd import Notifier
 from fleetspeak.server.admin.operations import AdminOperations
+from fleetspeak.server.admin.operator.audit import AuditOperations
 from fleetspeak.server.admin.operator.broadcasts import BroadcastOperations
 from fleetspeak.server.admin.served import Served
 from fleetspeak.server.admin.server import AdminServer
+from fleetspeak.server.admin.trail import Trail
+from fleetspeak.server.allocations import AllocationSweep
 from fleetspeak.server.broadcasts import BroadcastManager
 from fleetspeak.server.cache import ClientCache
 from fleetspeak.server.choices import make_authorizer, make_store
@@ -105,6 +108,8 @@ class Server:
             uniform=uniform,
             stats=self.stats,
         )
+        self.allocations = AllocationSweep(self.store, reactor, now_ns, settings.broadcast_poll_time)
+        self.trail = Trail(self.store, reactor)
         self.sweep = StreamSweep(self.store, self.dispatcher, reactor, uniform=uniform)
         self.retention = Retention(self.store, settings.keep, reactor, now_ns, self.stats, uniform)
         self._install_services(factories, now_ns)
@@ -130,12 +135,16 @@ class Server:
         if self.frontend is not None:  # without clients no shares are taken
             steps.append(Step("broadcasts", self.broadcasts.start, self.broadcasts.stop))
             steps.append(Step("sweep", self.sweep.start, self.sweep.stop))
+        else:
+            steps.append(Step("sweep of allocations", self.allocations.start, self.allocations.stop))
         if self.admin is not None:
             steps.append(Step("admin API", self.admin.start, self.admin.stop))
         if self.health is not None:
             steps.append(Step("health endpoint", self.health.start, self.health.stop))
         if self.frontend is not None:
             steps.append(Step("frontend", self._open_frontend, self.frontend.drain_and_close))
+        if self.admin is not None:
+            steps.append(Step("readiness of the admin API", self.admin.serving, self.admin.draining))
         return steps
 
     def _listen(self) -> Awaitable[None] | None:
@@ -194,7 +203,10 @@ class Server:
     def _admin(self) -> AdminServer | None:
         if self.settings.admin_address is None:
             return None
-        return AdminServer(self._served(), *self.settings.admin_address, self.reactor)
+        host, port = self.settings.admin_address
+        return AdminServer(
+            self._served(), host, port, self.reactor, access=self.settings.admin_access, trail=self.trail
+        )
 
     def _served(self) -> list[Served]:
         """What the admin API serves."""
@@ -202,7 +214,10 @@ class Server:
         operations = AdminOperations(self.store, self.inserter, self.cache.invalidate, changed)
         return [
             Served(admin.DESCRIPTOR.services_by_name["Admin"], [operations]),
-            Served(operator.DESCRIPTOR.services_by_name["Operator"], [BroadcastOperations(self.store, changed)]),
+            Served(
+                operator.DESCRIPTOR.services_by_name["Operator"],
+                [BroadcastOperations(self.store, changed), AuditOperations(self.store, self.trail.settled)],
+            ),
         ]
 
     def _broadcasts_changed(self) -> None:

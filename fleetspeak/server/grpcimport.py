@@ -20,6 +20,8 @@ def ensure_grpc() -> None:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
         import grpc  # noqa: F401
+        import grpc_health.v1.health  # noqa: F401
+        import grpc_reflection.v1alpha.reflection  # noqa: F401
     except ImportError as error:
         raise ConfigError(
             f"the server needs grpcio, which cannot be imported ({error}): pip install 'fleetspeak-twisted[server]'"

@@ -11,6 +11,7 @@ from typing import Any
 from twisted.application.service import IService
 from twisted.python import usage
 
+from fleetspeak.config.adminaccess import with_access
 from fleetspeak.config.retries import DEFAULT_MAX_DELAY, retry_limits
 from fleetspeak.config.server import DEFAULT_BROADCAST_RATE, ServerSettings, read_server_config, small_set_up
 from fleetspeak.core.retention import parse_keep
@@ -47,7 +48,13 @@ class Options(usage.Options):
             None,
             None,
             "Where operators' programs connect, without a components file; empty for nowhere. "
-            f"It is not protected. [default: {DEFAULT_ADMIN_ADDRESS}]",
+            f"[default: {DEFAULT_ADMIN_ADDRESS}]",
+        ],
+        [
+            "admin-access",
+            None,
+            None,
+            "File that says who may do what on the admin port; by default everybody may.",
         ],
         ["store", None, None, "A plug-in in place of the database: NAME:ARGUMENT, such as mysql:FILE."],
         ["authorizer", None, None, "A plug-in that says which clients may make contact: NAME:ARGUMENT."],
@@ -71,6 +78,7 @@ class Options(usage.Options):
         ["retry-max-attempts", None, None, "Tries after which it does. [default: never]", int],
     ]
     optFlags = [  # noqa: N815
+        ["admin-plaintext-anywhere", None, "Let the admin port be in plaintext where other machines reach it, too."],
         ["notification-accept-unsigned", None, "Hear servers without the secret too, such as the Go server."],
     ]
     longdesc = (
@@ -191,6 +199,7 @@ def makeService(options: Options) -> IService:  # noqa: N802
             retry_limits=settings_of_retries(options),
             keep=parse_keep(options.keep),
         )
+        settings = with_access(settings, options["admin-access"], bool(options["admin-plaintext-anywhere"]))
         settings = with_secret(
             settings, options["notification-secret-file"], bool(options["notification-accept-unsigned"])
         )

@@ -13,6 +13,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 import fleetspeak.plugins
+from fleetspeak.config.server import ServerSettings
+from fleetspeak.core.adminaccess import Role
 from fleetspeak.errors import ConfigError
 from fleetspeak.interfaces import IFileStore, IServerServiceFactory
 from fleetspeak.records import RetryLimits
@@ -171,6 +173,42 @@ class SettingsTests(SynchronousTestCase):
             options = self.options(database_path=str(self.folder / "x.sqlite"))
             error = self.assertRaises(SystemExit, tap.makeService, options)
         self.assertEqual(error.code, "fleetspeak-server: bad service")
+
+    def start(self, *words: str) -> object:
+        """What makeService exits with, or the settings of the server that it makes."""
+        options = tap.Options()
+        options.parseOptions([f"--database-path={self.folder / 'x.sqlite'}", *words])
+        with mock.patch.object(tap, "make_server") as make_server:
+            try:
+                tap.makeService(options)
+            except SystemExit as end:
+                return end.code
+        return make_server.call_args.args[0]
+
+    def test_plaintext_for_others_must_be_said_in_so_many_words(self) -> None:
+        """Also with a components file of the Go server, which would have started."""
+        components = self.folder / "exposed"
+        components.write_text('admin_config { listen_address: "0.0.0.0:6061" }')
+        files = [f"--components-config={components}", f"--services-config={self.folder / 'services'}"]
+        for words in (["--admin-addr=0.0.0.0:6061"], files):
+            said = str(self.start(*words))
+            self.assertIn("--admin-plaintext-anywhere", said)
+            self.assertIn("let it listen on localhost:6061", said)
+            settings = self.start("--admin-plaintext-anywhere", *words)
+            assert isinstance(settings, ServerSettings), settings
+            self.assertEqual(settings.admin_address, ("0.0.0.0", 6061))
+
+    def test_an_access_file(self) -> None:
+        access = self.folder / "admin.access"
+        access.write_text("local_plaintext { role: VIEWER }")
+        settings = self.start(f"--admin-access={access}")
+        assert isinstance(settings, ServerSettings), settings
+        assert settings.admin_access is not None
+        self.assertEqual(settings.admin_access.local_role, Role.VIEWER)
+        self.assertIn("tokens could be read", str(self.start(f"--admin-access={access}", "--admin-addr=:6061")))
+        self.assertIn("there is no admin port", str(self.start(f"--admin-access={access}", "--admin-addr=")))
+        access.write_text("x {}")
+        self.assertIn(f"{access}:1:1: ", str(self.start(f"--admin-access={access}")))
 
 
 class PluginTests(SynchronousTestCase):

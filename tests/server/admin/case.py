@@ -16,9 +16,11 @@ from fleetspeak.ids import ClientId, MessageId
 from fleetspeak.pb import admin, common, operator
 from fleetspeak.records import ClientData, Label
 from fleetspeak.server.admin.operations import AdminOperations
+from fleetspeak.server.admin.operator.audit import AuditOperations
 from fleetspeak.server.admin.operator.broadcasts import BroadcastOperations
 from fleetspeak.server.admin.served import Served
 from fleetspeak.server.admin.server import AdminServer
+from fleetspeak.server.admin.trail import Trail
 from fleetspeak.server.cache import ClientCache
 from fleetspeak.server.dispatch import Dispatcher
 from fleetspeak.server.inserts import Inserter
@@ -68,8 +70,13 @@ class AdminCase(TestCase):
             self.changes.append(None)
 
         self.operations = AdminOperations(self.store, inserter, self.cache.invalidate, changed)
-        self.services = [Served(ADMIN, [self.operations]), Served(OPERATOR, [BroadcastOperations(self.store, changed)])]
-        self.server = AdminServer(self.services, "127.0.0.1", 0, reactor)
+        self.trail = Trail(self.store, reactor)
+        audit = AuditOperations(self.store, self.trail.settled)
+        self.services = [
+            Served(ADMIN, [self.operations]),
+            Served(OPERATOR, [BroadcastOperations(self.store, changed), audit]),
+        ]
+        self.server = AdminServer(self.services, "127.0.0.1", 0, reactor, trail=self.trail)
         self.server.start()
         self.channel = grpc.insecure_channel(self.server.address)
         self.stub = rpc.admin.AdminStub(self.channel)

@@ -330,14 +330,14 @@ class ThreadTests(AdminCase):
         _, begun = self.hang("client_ids")
         streams = [self.stub.StreamClientIds(admin.StreamClientIdsRequest()) for _ in range(MAX_STREAMS)]
         await deferToThread(begun.wait, 10)
-        await self.when(lambda: self.server._streams._value == 0)  # type: ignore[attr-defined]
+        await self.when(lambda: self.server._calls._streams._value == 0)  # type: ignore[attr-defined]
         with self.assertRaises(grpc.RpcError) as caught:
             await self.stream("StreamClientIds", admin.StreamClientIdsRequest())
         self.assertEqual(caught.exception.code().name, "RESOURCE_EXHAUSTED")  # type: ignore[attr-defined]
         await self.call("KeepAlive", common.EmptyMessage())
         for stream in streams:
             stream.cancel()
-        await self.when(lambda: self.server._streams._value == MAX_STREAMS)  # type: ignore[attr-defined]
+        await self.when(lambda: self.server._calls._streams._value == MAX_STREAMS)  # type: ignore[attr-defined]
 
     async def test_a_reader_that_leaves_in_the_middle_gives_its_place_back(self) -> None:
         for n in range(3 * PAGE):
@@ -345,7 +345,7 @@ class ThreadTests(AdminCase):
         stream = self.stub.StreamClientIds(admin.StreamClientIdsRequest())
         await deferToThread(next, stream)
         stream.cancel()
-        await self.when(lambda: self.server._streams._value == MAX_STREAMS)  # type: ignore[attr-defined]
+        await self.when(lambda: self.server._calls._streams._value == MAX_STREAMS)  # type: ignore[attr-defined]
 
     async def test_a_defect_is_logged_and_told_without_details(self) -> None:
         self.store.pending_message_count = lambda ids: 1 / 0  # type: ignore[assignment, method-assign, return-value]

@@ -14,7 +14,7 @@ from twisted.internet.threads import deferToThread
 from fleetspeak import rpc
 from fleetspeak.errors import InvalidRecord
 from fleetspeak.pb import operator
-from fleetspeak.server.admin import server
+from fleetspeak.server.admin import calls
 from fleetspeak.server.admin.served import Served
 from fleetspeak.server.admin.server import MAX_UPLOADS, AdminServer
 from tests.server.admin.case import OPERATOR, AdminCase
@@ -69,7 +69,7 @@ class ReceivingTests(AdminCase):
         with self.assertRaises(grpc.RpcError) as caught:
             await deferToThread(self.upload_file, requests, timeout=30)
         await self.when(lambda: self.sizes.open == 0)
-        await self.when(lambda: self.other._uploads._value == MAX_UPLOADS)  # type: ignore[attr-defined]
+        await self.when(lambda: self.other._calls._uploads._value == MAX_UPLOADS)  # type: ignore[attr-defined]
         return caught.exception
 
     async def test_all_requests_are_taken_in_order(self) -> None:
@@ -82,7 +82,7 @@ class ReceivingTests(AdminCase):
         self.assertEqual((error.code().name, error.details()), ("INVALID_ARGUMENT", "this is bad"))
 
     async def test_a_caller_that_says_nothing_is_sent_away(self) -> None:
-        self.patch(server, "REQUEST_LIMIT", 0.2)
+        self.patch(calls, "REQUEST_LIMIT", 0.2)
         error = await self.refused(self.requests(b"ab", wait=True))
         self.assertEqual(error.code().name, "CANCELLED")
 
