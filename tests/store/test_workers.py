@@ -85,6 +85,21 @@ class ThreadWorkerTests(TestCase):
         self.assertEqual(await gatherResults(others), [[1], [2], [3], [4], [5]])
         self.assertEqual(self.database.batches, [[0], [1, 2, 3, 4, 5]])
 
+    async def test_whoever_observes_it_hears_of_each_batch_in_the_reactor(self) -> None:
+        heard: list[tuple[Any, ...]] = []
+        self.worker.observe(lambda *told: heard.append((*told, threading.current_thread())))
+        await self.worker.open()
+        first = await self.hold_up()
+        others = [self.call(number) for number in range(1, 6)]
+        self.assertEqual(self.worker.waiting()[0], 5)
+        self.assertGreater(self.worker.waiting()[1], 0)
+        self.database.gate.set()
+        await gatherResults([first, *others])
+        self.assertEqual([told[:3] for told in heard], [("test-worker", 1, 1), ("test-worker", 5, 5)])
+        self.assertEqual({told[4] for told in heard}, {threading.current_thread()})
+        self.assertGreaterEqual(heard[0][3], 0)
+        self.assertEqual(self.worker.waiting(), (0, 0))
+
     async def test_one_thread_does_it_all_and_deferreds_fire_in_the_reactor(self) -> None:
         await self.worker.open()
         fired_in: list[threading.Thread] = []

@@ -117,6 +117,11 @@ class Queue:
     def __len__(self) -> int:
         return len(self._calls)
 
+    @property
+    def bytes(self) -> int:
+        """That wait."""
+        return self._bytes
+
     def add(self, call: Call) -> None:
         """Let `call` wait.  Raises StoreError if too much waits already."""
         if len(self._calls) >= self._max_calls or (self._calls and self._bytes + call.size > self._max_bytes):

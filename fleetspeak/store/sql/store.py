@@ -64,7 +64,7 @@ from fleetspeak.store.sql.calls import plain as _plain
 from fleetspeak.store.sql.calls import tried as _tried
 from fleetspeak.store.sql.operatorstore import SqlOperatorStore
 from fleetspeak.store.sql.rows import ROW_BYTES, result_values, rows_of
-from fleetspeak.store.sql.workers import Worker
+from fleetspeak.store.sql.workers import Observer, Worker
 from fleetspeak.store.timing import Timing
 from fleetspeak.store.usage import check_usage
 
@@ -115,6 +115,19 @@ class SqlStore(SqlOperatorStore):
         self._store_file = partial(files.store, timing=timing)
         self._begin_audit = partial(audit.begin, timing=timing)
         self._lease = partial(leases.take, timing=timing)
+
+    def observe(self, observer: Observer) -> None:
+        """Tell `observer`, in the reactor's thread, of each transaction; of its worker by the name without prefix."""
+
+        def tell(name: str, calls: int, requests: int, seconds: float) -> None:
+            observer(_short(name), calls, requests, seconds)
+
+        for worker in self._workers:
+            worker.observe(tell)
+
+    def waiting(self) -> dict[str, tuple[int, int]]:
+        """By worker: how many calls wait for it, and of how many bytes."""
+        return {_short(worker.name): worker.waiting() for worker in self._workers}
 
     async def _open(self) -> None:
         try:
@@ -462,6 +475,10 @@ class SqlStore(SqlOperatorStore):
     def lease(self, name: str, holder: bytes, until_ns: int, state: str | None = None) -> Deferred[str | None]:
         """See `IStore`."""
         return _plain(self._writer, partial(self._lease, name=name, holder=holder, until_ns=until_ns, state=state))
+
+
+def _short(name: str) -> str:
+    return name.removeprefix("store-")
 
 
 def _checked_claim(claim: Claim) -> Claim:

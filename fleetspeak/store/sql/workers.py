@@ -6,6 +6,7 @@ A worker owns a database: it opens it, carries out batches on it, and closes it,
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from typing import Protocol
 
@@ -39,8 +40,16 @@ class Database(Transactional, Protocol):
         """Never raises."""
 
 
+Observer = Callable[[str, int, int, float], None]
+"""Hears of a batch: the worker's name, calls, requests, and seconds."""
+
+
 class Worker(Protocol):
     """Carries out calls, one batch after the other.  Its methods are called in the reactor's thread."""
+
+    @property
+    def name(self) -> str:
+        """For people."""
 
     def open(self) -> Deferred[None]:
         """Open the database.  Fails with ConfigError."""
@@ -50,6 +59,12 @@ class Worker(Protocol):
 
     def take_back(self, call: Call) -> None:
         """The caller has given up: if `call` has not begun, it never will."""
+
+    def waiting(self) -> tuple[int, int]:
+        """How many calls wait, and of how many bytes."""
+
+    def observe(self, observer: Observer) -> None:
+        """Tell `observer`, in the reactor's thread, of each batch."""
 
     def close(self) -> Deferred[None]:
         """Carry out what waits, then close the database.  Never fails."""
@@ -74,6 +89,8 @@ class ThreadWorker:
         self._accepting = False
         self._closing = False
         self._closed: Deferred[None] = Deferred()
+        self._observer: Observer | None = None
+        self.name = name
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._opened: Deferred[None] = Deferred()
 
@@ -98,6 +115,15 @@ class ThreadWorker:
         with self._changed:
             self._queue.remove(call)
 
+    def waiting(self) -> tuple[int, int]:
+        """How many calls wait, and of how many bytes."""
+        with self._changed:
+            return len(self._queue), self._queue.bytes
+
+    def observe(self, observer: Observer) -> None:
+        """See `Worker`."""
+        self._observer = observer
+
     def close(self) -> Deferred[None]:
         """Let the thread finish."""
         with self._changed:
@@ -116,8 +142,10 @@ class ThreadWorker:
             return
         self._reactor.callFromThread(self._opened.callback, None)
         while calls := self._next():
-            self._reactor.callFromThread(_hand_back, calls, carry_out(self._database, calls))
-            del calls
+            began = time.monotonic()
+            outcomes = carry_out(self._database, calls)
+            self._reactor.callFromThread(self._hand_back, calls, outcomes, time.monotonic() - began)
+            del calls, outcomes
         self._database.close()
         self._reactor.callFromThread(self._closed.callback, None)
 
@@ -129,6 +157,11 @@ class ThreadWorker:
             return self._queue.take()
 
     # -- in the reactor
+
+    def _hand_back(self, calls: list[Call], outcomes: list[list[Outcome]], seconds: float) -> None:
+        if self._observer is not None:
+            self._observer(self.name, len(calls), sum(len(call.items) for call in calls), seconds)
+        _hand_back(calls, outcomes)
 
     def _not_opened(self, error: Exception) -> None:
         with self._changed:
@@ -166,6 +199,13 @@ class MemoryWorker:
     def take_back(self, call: Call) -> None:
         """Take `call` out, if it still waits."""
         self._queue.remove(call)
+
+    def waiting(self) -> tuple[int, int]:
+        """How many calls wait, and of how many bytes."""
+        return len(self._queue), self._queue.bytes
+
+    def observe(self, observer: Observer) -> None:
+        """Here nothing takes any time."""
 
     def perform(self) -> bool:
         """Carry out the next batch.  False: there was none."""
