@@ -64,6 +64,9 @@ ALLOWED: dict[str, set[str]] = {
     | SERVER_ONLY
     | {"fleetspeak.server", "fleetspeak.program", "fleetspeak.store", "OpenSSL", "twisted"}
     | FINDING,
+    # Installed with the extra `metrics` only; whoever needs it finds out by importing stats.endpoint.
+    "fleetspeak.server.stats.exposition": {"fleetspeak.core", "fleetspeak.server", "prometheus_client", "twisted"},
+    "fleetspeak.server.stats.gauges": {"fleetspeak.__version__", "fleetspeak.interfaces", "fleetspeak.server"},
     "fleetspeak.client": SETTINGS
     | {"fleetspeak.client", "fleetspeak.program", "twisted", "psutil", "OpenSSL"}
     | FINDING,

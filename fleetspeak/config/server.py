@@ -57,6 +57,8 @@ class ServerSettings:
     admin_access: AdminAccess | None = None
     """Who may do what on the admin port; None: everybody everything."""
     health_address: tuple[str, int] | None = None
+    stats_address: tuple[str, int] | None = None
+    """Where Prometheus finds the metrics; None: nowhere, and nothing is counted for it."""
     required_label: str = ""
     """Non-empty: only clients that claim this label may make contact."""
     authorizer: str = ""
@@ -116,6 +118,7 @@ def read_server_config(
             file_authorization=parsed.https_config.enable_file_server_authorization,
             admin_address=_listen("admin_config", parsed.admin_config.listen_address),
             health_address=_listen("health_check_config", parsed.health_check_config.listen_address),
+            stats_address=_listen("stats_config", parsed.stats_config.address, "address"),
             required_label=parsed.required_label,
             authorizer=authorizer,
             services=configured,
@@ -274,13 +277,13 @@ def _notifications(config: components.Config) -> dict[str, Any]:
     }
 
 
-def _listen(name: str, text: str) -> tuple[str, int] | None:
+def _listen(name: str, text: str, field: str = "listen_address") -> tuple[str, int] | None:
     if not text:
         return None
     try:
         return parse_listen(text)
     except ConfigError as error:
-        raise ConfigError(f"{name}.listen_address: {error}") from None
+        raise ConfigError(f"{name}.{field}: {error}") from None
 
 
 def _warnings(config: components.Config, path: Path) -> tuple[str, ...]:
@@ -288,8 +291,6 @@ def _warnings(config: components.Config, path: Path) -> tuple[str, ...]:
     warnings = []
     if config.notification_public_address and not config.notification_listen_address:
         warnings.append(f"{path}: notification_public_address says nothing without notification_listen_address")
-    if config.stats_config.address:
-        warnings.append(f"{path}: stats_config is not in this version yet; there are no metrics")
     if not config.HasField("https_config") and not config.HasField("admin_config"):
         warnings.append(f"{path}: there is neither https_config nor admin_config, so nobody can reach this server")
     return tuple(warnings)

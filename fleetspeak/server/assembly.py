@@ -30,17 +30,22 @@ from fleetspeak.server.choices import make_authorizer, make_store
 from fleetspeak.server.contact.handler import ContactHandler
 from fleetspeak.server.dispatch import Dispatcher
 from fleetspeak.server.files import Files, StoredFiles
-from fleetspeak.server.health import HealthEndpoint
+from fleetspeak.server.health import Readiness, health_endpoint
 from fleetspeak.server.https.frontend import HttpsFrontend
 from fleetspeak.server.inserts import Inserter
 from fleetspeak.server.lifecycle import Step, SteppedService
 from fleetspeak.server.notify.pair import Notifications, checked_pair, pair_for
 from fleetspeak.server.notify.sweep import StreamSweep
+from fleetspeak.server.probes import ProbeEndpoint
 from fleetspeak.server.retention import Retention
 from fleetspeak.server.services.backlog import Backlog
 from fleetspeak.server.services.manager import SYSTEM, ServiceContext, ServiceManager
 from fleetspeak.server.services.system import SystemService
 from fleetspeak.server.stats import ServerStats
+from fleetspeak.server.stats.collector import MetricsCollector
+from fleetspeak.server.stats.gauges import watch_server
+from fleetspeak.server.stats.store import MeasuredStore
+from fleetspeak.store.sql.store import SqlStore
 
 log = Logger()
 
@@ -71,8 +76,9 @@ class Server:
         """
         self.settings = settings
         self.reactor = reactor
-        self.stats = ServerStats(collectors, reactor)
-        self.store: IStore = store or make_store(settings, reactor, now_ns, uniform)
+        self.collector = MetricsCollector(one.name for one in settings.services) if settings.stats_address else None
+        self.stats = ServerStats([*collectors, *([self.collector] if self.collector else ())], reactor)
+        self.store = self._measured(store or make_store(settings, reactor, now_ns, uniform))
         self.files = Files(StoredFiles(self.store), file_stores)
         self.dispatcher = Dispatcher(self.stats)
         self.cache = ClientCache(self.store.client_data, reactor.seconds)
@@ -115,7 +121,9 @@ class Server:
         self._install_services(factories, now_ns)
         self.frontend = self._frontend(now_ns)
         self.admin = self._admin()
+        self.readiness = Readiness(self.store, reactor)
         self.health = self._health()
+        self.metrics = self._metrics()
 
     def steps(self) -> list[Step]:
         """The order of starting; stopping goes the other way.
@@ -123,7 +131,10 @@ class Server:
         Clients are let in when everything else is ready, and are the first to be sent away; the store is there for
         all the others as long as any of them is.
         """
-        steps = [
+        steps = []
+        if self.metrics is not None:
+            steps.append(Step("metrics endpoint", self.metrics.start, self.metrics.stop))
+        steps += [
             Step("store", self.store.open, self.store.close),
             Step("notifier", stop=self.notifier.stop),
             Step("listener", self._listen, self.listener.stop),
@@ -145,7 +156,7 @@ class Server:
             steps.append(Step("frontend", self._open_frontend, self.frontend.drain_and_close))
         if self.admin is not None:
             steps.append(Step("readiness of the admin API", self.admin.serving, self.admin.draining))
-        return steps
+        return [*steps, Step("readiness for clients", self.readiness.begin, self.readiness.end)]
 
     def _listen(self) -> Awaitable[None] | None:
         return self.listener.start(self.dispatcher.dispatch, self.broadcasts.refresh_soon)
@@ -224,10 +235,32 @@ class Server:
         self.broadcasts.refresh_soon()
         self.notifier.broadcasts_changed()
 
-    def _health(self) -> HealthEndpoint | None:
+    def _health(self) -> ProbeEndpoint | None:
         if self.settings.health_address is None:
             return None
-        return HealthEndpoint(*self.settings.health_address, self.reactor)
+        return health_endpoint(self.settings.health_address, self.readiness, self.reactor)
+
+    def _measured(self, store: IStore) -> IStore:
+        """`store`, with its operations and batches counted if anybody listens."""
+        if not self.stats.active:
+            return store
+        if isinstance(store, SqlStore):
+            store.observe(self.stats.store_batch)
+        return MeasuredStore(store, self.stats)
+
+    def _metrics(self) -> ProbeEndpoint | None:
+        collector, address = self.collector, self.settings.stats_address
+        if collector is None or address is None:
+            return None
+        try:
+            from fleetspeak.server.stats.endpoint import make_endpoint  # its library is an extra
+        except ImportError as error:
+            raise ConfigError(
+                f"stats_config needs prometheus-client ({error}); "
+                'install it with: pip install "fleetspeak-twisted[metrics]"'
+            ) from None
+        watch_server(collector, self.store, self.manager, self.cache)
+        return make_endpoint(collector, address, self.reactor)
 
 
 def make_server(

@@ -1,87 +1,110 @@
-"""The health endpoint: answers as long as the process lives."""
+"""The health endpoint: answers as long as the process lives, and says whether clients should come."""
 
 from __future__ import annotations
 
-from io import BytesIO
 from typing import Any
 
-from twisted.internet.error import CannotListenError
+from twisted.internet.defer import Deferred, FirstError, gatherResults
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
-from twisted.web.http import Request
-from twisted.web.resource import Resource
-from twisted.web.server import Request as SiteRequest
-from twisted.web.server import Site
 
-from fleetspeak.config.addresses import show
-from fleetspeak.errors import ConfigError
+from fleetspeak.ids import ClientId, MessageId
+from fleetspeak.interfaces import IStore
+from fleetspeak.records import Ack
+from fleetspeak.server.probes import ProbeEndpoint, ProbeRequest
+from fleetspeak.server.services.sparselog import SparseLog
+from fleetspeak.server.sharing import Shared
+from fleetspeak.store.outcome import only
 
-IDLE_LIMIT = 60
-"""Seconds until a silent connection is closed."""
+READY_PATH = b"/readyz"
+
+STORE_LIMIT = 2.0
+"""Seconds that the store has to answer."""
+
+LEAST_AGE = 1.0
+"""Seconds for which an answer of the store counts: so often is it asked at most, however many probes there are."""
+
+LOG_INTERVAL = 60.0
+
+_NOBODY = ClientId(b"\0" * 8)
+_NO_MESSAGE = MessageId(b"\0" * 32)
 
 log = Logger()
 
 
-class Probe(SiteRequest):
-    """Whatever is asked, by whatever method: 200 and an empty body."""
+class Readiness:
+    """Whether clients should come to this server."""
 
-    def gotLength(self, length: int | None) -> None:  # noqa: N802
-        """Make no room for a body, whatever its size."""
-        self.content = BytesIO()
+    def __init__(self, store: IStore, clock: IReactorTime) -> None:
+        self._store = store
+        self._clock = clock
+        self._closed = "the server is starting"
+        self._asking = Shared(lambda: Deferred.fromCoroutine(self._ask()), LEAST_AGE, clock.seconds)
+        self._trouble = SparseLog(clock, LOG_INTERVAL)
 
-    def handleContentChunk(self, data: bytes) -> None:  # noqa: N802
-        """Drop it."""
+    def begin(self) -> None:
+        """Clients are let in."""
+        self._closed = ""
+
+    def end(self) -> None:
+        """The server stops: clients that are connected finish, others should go elsewhere."""
+        self._closed = "the server is stopping"
+
+    async def trouble(self) -> str:
+        """Why they should not come; empty if they should."""
+        if self._closed:
+            return self._closed
+        trouble = await self._asking.get()
+        return self._closed or trouble
+
+    async def _ask(self) -> str:
+        """Read, and write nothing: each must get through to the database, within the time.
+
+        The write acknowledges a message that there is not, for a client that there is not.
+        """
+        asked: list[Deferred[Any]] = [
+            self._store.client_data([_NOBODY]),
+            only(self._store.acknowledge([Ack(_NOBODY, [_NO_MESSAGE])])),
+        ]
+        both: Deferred[list[Any]] = gatherResults(asked, consumeErrors=True)
+        try:
+            await both.addTimeout(STORE_LIMIT, self._clock)
+        except Exception as error:
+            if self._trouble.due():
+                reason = error.subFailure.value if isinstance(error, FirstError) else error
+                log.warn("not ready for clients: the store does not answer: {reason!r}", reason=reason)
+            return "the store does not answer"
+        return ""
+
+
+class HealthProbe(ProbeRequest):
+    """``/readyz``: 200 or 503.  Whatever else is asked, by whatever method: 200 and an empty body."""
+
+    def __init__(self, readiness: Readiness, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)  # type: ignore[no-untyped-call]
+        self._readiness = readiness
 
     def process(self) -> None:
         """Answer."""
-        self.setHeader(b"content-length", b"0")  # type: ignore[no-untyped-call]
-        self.finish()  # type: ignore[no-untyped-call]
+        if self.path != READY_PATH:
+            self.answer(200)
+            return
+        told = Deferred.fromCoroutine(self._readiness.trouble())
+        self.notifyFinish().addErrback(lambda _: told.cancel())
+        told.addCallbacks(self._tell, lambda _: self.answer(503))
+
+    def _tell(self, trouble: str) -> None:
+        if trouble:
+            self.answer(503, trouble.encode() + b"\n")
+        else:
+            self.answer(200, b"ready\n")
 
 
-class ProbeSite(Site):
-    """Answers probes, without a line for each in the log."""
-
-    noisy = False
-
-    def __init__(self, reactor: Any) -> None:
-        super().__init__(Resource(), requestFactory=Probe, timeout=IDLE_LIMIT, reactor=reactor)  # type: ignore[no-untyped-call]
-
-    def log(self, request: Request) -> None:
-        """A probe every few seconds is no news."""
-
-
-class HealthEndpoint:
-    """Listens for probes."""
-
-    def __init__(self, host: str, port: int, reactor: Any) -> None:
-        """An empty `host` means all addresses; port 0 lets the kernel pick one."""
-        self._host = host
-        self._port = port
-        self._reactor = reactor
-        self._listening: Any = None
-
-    def start(self) -> None:
-        """Listen.  Raises ConfigError."""
-        self._listening = self._listen()
-        at = self._listening.getHost()
-        log.info("health endpoint listens on {address}", address=show(at.host, at.port))
-
-    def _listen(self) -> Any:
-        failed: CannotListenError | None = None
-        for interface in (
-            [self._host] if self._host else ["::", ""]
-        ):  # the first takes IPv4 as well, where there is IPv6
-            try:
-                return self._reactor.listenTCP(self._port, ProbeSite(self._reactor), interface=interface)
-            except CannotListenError as error:
-                failed = failed or error
-        assert failed is not None
-        raise ConfigError(
-            f"failed to initialize health check service: cannot listen on {self._host}:{self._port}: "
-            f"{failed.socketError}"
-        ) from failed
-
-    async def stop(self) -> None:
-        """Listen no more."""
-        listening, self._listening = self._listening, None
-        if listening is not None:
-            await listening.stopListening()
+def health_endpoint(address: tuple[str, int], readiness: Readiness, reactor: Any) -> ProbeEndpoint:
+    """The endpoint, to be started."""
+    return ProbeEndpoint(
+        "health check service",
+        address,
+        lambda *arguments, **named: HealthProbe(readiness, *arguments, **named),
+        reactor,
+    )

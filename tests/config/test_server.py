@@ -191,6 +191,19 @@ class NotificationTests(ServerConfigTestCase):
         self.assertNotIn("HUSH", repr(replace(self.read(), notification_secret=b"HUSH")))
 
 
+class StatsTests(ServerConfigTestCase):
+    def test_server_core_9_2_metrics_are_where_stats_config_says_and_otherwise_nowhere(self) -> None:
+        self.assertIsNone(self.read().stats_address)
+        self.components.stats_config.SetInParent()
+        self.assertIsNone(self.read().stats_address)
+        self.components.stats_config.address = "localhost:2112"
+        self.assertEqual(self.read().stats_address, ("localhost", 2112))
+
+    def test_an_address_that_is_none_is_named(self) -> None:
+        self.components.stats_config.address = "localhost"
+        self.assert_refused("stats_config.address: ")
+
+
 class NotYetTests(ServerConfigTestCase):
     """What is out of reach is refused by its name, not done by halves."""
 
@@ -206,11 +219,6 @@ class NotYetTests(ServerConfigTestCase):
         self.components.ClearField("proxy_protocol")
         self.components.spanner_config.SetInParent()
         self.assert_refused("spanner_config is not in this version yet")
-
-    def test_metrics_are_only_warned_of(self) -> None:
-        self.components.stats_config.address = "localhost:2112"
-        (warning,) = self.read().warnings
-        self.assertIn("stats_config", warning)
 
     def test_authorization_for_files(self) -> None:
         """Off unless the file asks for it, as upstream has it."""

@@ -247,6 +247,10 @@ class ServiceManager:
             _give_up(calls)  # only does something when we are cancelled ourselves
             self._calls.difference_update(calls)
 
+    def load(self) -> dict[str, tuple[int, int]]:
+        """By service: how many calls are running, and how many messages wait in line."""
+        return {name: runner.load for name, runner in self._runners.items()}
+
     async def drain(self) -> None:
         """Take no more messages; leave running calls `STOP_GRACE` seconds, then give them up."""
         self._open = False

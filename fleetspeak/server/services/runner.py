@@ -99,6 +99,11 @@ class ServiceRunner:
 
     # -- messages
 
+    @property
+    def load(self) -> tuple[int, int]:
+        """How many calls are running, and how many messages wait in line."""
+        return self._running, self._in_line
+
     def begin(self, message: common.Message, attempt: Attempt | None = None, first_try: bool = True) -> Call | None:
         """Process `message` now or as soon as its turn comes; `attempt` is told what becomes of it.
 
