@@ -70,7 +70,7 @@ def look(db: Connection, request: Prune, timing: Timing) -> Found:
         table, key, within = "messages", "message_id", _created(request, timing)
         order = db.dialect.row_number or key
     if timeindexes.is_there(db, table):
-        by_time = (timeindexes.columns_of(table)[-1], order)
+        by_time = (*timeindexes.columns_of(table), order)
         return _walk(db, table, key, by_time, due, request, request.rows, within)
     return _walk(db, table, key, (order,), due, request, request.rows)
 
@@ -137,19 +137,23 @@ def _walk(
 
 
 def _behind(columns: tuple[str, ...], values: Sequence[Any] | None) -> Condition:
-    if values is None:
-        return Condition("1 = 1")
-    if len(columns) == 1:
-        return Condition(f"{columns[0]} > ?", tuple(values))
-    first, second = columns
-    return Condition(f"{first} >= ? AND ({first} > ? OR {second} > ?)", (values[0], *values))
+    return Condition("1 = 1") if values is None else _compared(columns, values, ">", last=">")
 
 
 def _up_to(columns: tuple[str, ...], values: Sequence[Any]) -> Condition:
+    return _compared(columns, values, "<", last="<=")
+
+
+def _compared(columns: tuple[str, ...], values: Sequence[Any], strictly: str, last: str) -> Condition:
+    """Compares rows column by column, in a form that an index of all of them, or of the first one, answers.
+
+    Databases understand ``(a, b) > (x, y)`` as well, but not all of them look it up.
+    """
     if len(columns) == 1:
-        return Condition(f"{columns[0]} <= ?", tuple(values))
-    first, second = columns
-    return Condition(f"{first} <= ? AND ({first} < ? OR {second} <= ?)", (values[0], *values))
+        return Condition(f"{columns[0]} {last} ?", (values[0],))
+    rest = _compared(columns[1:], values[1:], strictly, last)
+    sql = f"{columns[0]} {strictly}= ? AND ({columns[0]} {strictly} ? OR {rest.sql})"
+    return Condition(sql, (values[0], values[0], *rest.parameters))
 
 
 def _write(columns: Sequence[str], values: Sequence[Any]) -> str:

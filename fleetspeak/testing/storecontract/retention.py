@@ -365,7 +365,7 @@ class RetentionContract(StoreCase):
         self.days_ago(0)
         await self.record_contact()
         for number in range(1, 31):
-            await self.store_processed(number, 30 if number % 2 else 1, 30 if number % 2 else 1)
+            await self.store_processed(number, 30 + number % 5 * 1e-7 if number % 2 else 1, 30 if number % 2 else 1)
         first = await self.store.prune(Prune(Prunable.MESSAGES, WEEK_AGO, rows=4))
         assert first.position
         await self.store.create_time_indexes()
