@@ -88,6 +88,8 @@ ALLOWED: dict[str, set[str]] = {
     | SERVER_ONLY
     | {"fleetspeak.cli", "fleetspeak.client_connector", "fleetspeak.server_connector", "twisted"},
     "fleetspeak.cli.plugins": {"fleetspeak.lookup"},
+    "fleetspeak.cli.retention": SETTINGS
+    | {"fleetspeak.program", "fleetspeak.server.choices", "fleetspeak.server.retention", "twisted"},
     "fleetspeak.cli.doctor": {"fleetspeak.client.doctor", "twisted"},
     "fleetspeak.testing": SETTINGS
     | {

@@ -16,6 +16,7 @@ _COMMANDS = {
     "admin-token": "make a token for the admin port",
     "doctor": "find out why a client does not connect",
     "plugins": "list the plug-ins that are found, and those that cannot be used",
+    "retention": "delete what is old from the servers' database, or count it",
     "sign-service": "sign the configuration of a client service with a deployment key",
 }
 """Each is a module of this package, named with _ for -, with `main(words: Sequence[str]) -> int`, an exit status."""

@@ -130,6 +130,20 @@ def read_server_config(
         raise ConfigError(f"Failed to load components: {components_path}: {error}") from None
 
 
+def read_database(components_path: Path | None, database_path: Path | None = None, store: str = "") -> ServerSettings:
+    """Settings of nothing but the database, for programs that work on it beside servers.
+
+    @param components_path: the components file, if there is one.
+    @param database_path: the SQLite database.
+    @param store: a plug-in in place of both.
+    @raise ConfigError: none is named, or more than one, or the file cannot be read.
+    """
+    parsed = components.Config()
+    if components_path is not None:
+        parsed = _read(components_path, "component config", components.Config)
+    return ServerSettings(**_database(parsed, database_path, store))
+
+
 def small_set_up(
     https_addr: str,
     admin_addr: str,

@@ -27,6 +27,9 @@ MAX_PAUSE = 5.0
 FIRST_ROWS, MIN_ROWS, MAX_ROWS = 200, 20, 2000
 """How many rows a part deletes, at first, at least, and at most."""
 
+_AGES = "; keep "
+"""In a state, before the ages."""
+
 _UNITS = {"h": 3600, "d": 86_400, "w": 7 * 86_400}
 _KINDS = [kind for kind in Prunable if kind is not Prunable.MESSAGES_OF_CLIENTS]
 _AGE = re.compile("([0-9]{1,5})([hdw])")
@@ -75,13 +78,14 @@ class Pass:
 
     def __init__(self, keep: Keep, state: str = "", *, share: float = SHARE, dry_run: bool = False) -> None:
         """
-        @param state: what an earlier pass has left; anything else is a beginning.
+        @param state: what an earlier pass with the same ages has left; anything else is a beginning.
         @param share: of the time, 0 < share <= 1.
         """
+        self._keep = keep
         self._steps = steps(keep)
         self._share = share
         self._dry_run = dry_run
-        self._step, self._position = _read(state, [kind for kind, _ in self._steps])
+        self._step, self._position = self._read(state)
         self._rows = MAX_ROWS if dry_run else FIRST_ROWS
         self._asked: Prune | None = None
 
@@ -114,19 +118,20 @@ class Pass:
             self._rows = min(MAX_ROWS, self._rows + self._rows // 4)
 
     def state(self) -> str:
-        """From where another pass can go on."""
+        """From where another pass can go on; empty: this one has come to its end."""
         if self._step >= len(self._steps):
             return ""
-        return f"at {self._steps[self._step][0]} {self._position}".rstrip()
+        return f"at {self._steps[self._step][0]} {self._position}{_AGES}{_show(self._keep)}"
 
-
-def _read(state: str, kinds: list[Prunable]) -> tuple[int, str]:
-    """The step and the position."""
-    word, _, rest = state.partition(" ")
-    kind, _, position = rest.partition(" ")
-    if word == "at" and kind in kinds:
-        return kinds.index(Prunable(kind)), position
-    return 0, ""
+    def _read(self, state: str) -> tuple[int, str]:
+        """The step and the position."""
+        where, _, ages = state.rpartition(_AGES)
+        word, _, rest = where.partition(" ")
+        kind, _, position = rest.partition(" ")
+        kinds = [kind for kind, _ in self._steps]
+        if word == "at" and kind in kinds and ages == _show(self._keep):
+            return kinds.index(Prunable(kind)), position
+        return 0, ""
 
 
 def finished(keep: Keep, now_ns: int) -> str:

@@ -93,14 +93,25 @@ class PassTests(SynchronousTestCase):
             current.next(NOW)
             current.done(pruned, 0.01)
         state = current.state()
-        self.assertEqual(state, "at messages message_id=beef")
+        self.assertTrue(state.startswith("at messages message_id=beef; keep contacts=604800 "))
         next_one = Pass(ALL, state).next(NOW)
         assert next_one is not None
         self.assertEqual((next_one.kind, next_one.position), (Prunable.MESSAGES, "message_id=beef"))
         self.assertEqual(len(self.kinds(ALL, state)), 4)
+        self.assertEqual(len(self.kinds({**ALL, Prunable.CLIENTS: HOUR}, state)), 7, "with other ages it begins anew")
 
     def test_states_that_are_none(self) -> None:
-        for state in ("", "at", "at ", "at nothing", "at clients-of", "finished 1", "\x00", "at messages-of-clients x"):
+        for state in (
+            "",
+            "at",
+            "at ",
+            "at nothing",
+            "at clients-of",
+            "finished 1",
+            "\x00",
+            "at messages",
+            "at messages p; keep messages=1",
+        ):
             self.assertEqual(len(self.kinds(ALL, state)), 6, state)
 
     def test_no_progress_is_no_endless_loop(self) -> None:

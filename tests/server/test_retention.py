@@ -156,7 +156,7 @@ class PassesTests(RetentionCase):
         store.waiting[0].callback(Pruned({"messages": 2}, "p"))
         self.successResultOf(stopped)
         state = self.successResultOf(self.store.lease(retention.LEASE_NAME, bytes(16), self.now_ns() + SECOND))
-        self.assertEqual(state, "at messages p")
+        self.assertEqual(state, "at messages p; keep messages=604800")
 
     def test_stop_does_not_wait_for_ever(self) -> None:
         store = SlowStore(self.store)
@@ -196,7 +196,9 @@ class TurnsTests(RetentionCase):
         """Another one goes on from where it was last known to be, once its lease is over."""
         dead = Pruner(self.store, KEEP, self.clock, self.now_ns)
         self.assertEqual(self.successResultOf(Deferred.fromCoroutine(dead.begin())), "")
-        self.successResultOf(Deferred.fromCoroutine(dead._lease("at messages " + message_id(7).hex())))
+        self.successResultOf(
+            Deferred.fromCoroutine(dead._lease(f"at messages {message_id(7).hex()}; keep messages=604800"))
+        )
         self.put(range(1, 11))
         self.service()
         self.pass_time(LEASE - 1)
