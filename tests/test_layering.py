@@ -24,7 +24,7 @@ BASE = {
 BELOW = BASE | {"fleetspeak.wire", "fleetspeak.core", "fleetspeak.interfaces", "cryptography", "zope.interface"}
 FINDING = {"fleetspeak.lookup", "fleetspeak.plugins"}
 SETTINGS = BELOW | {"fleetspeak.security", "fleetspeak.config"}
-SERVER_ONLY = {"fleetspeak.rpc", "grpc", "grpc_health", "grpc_reflection", "google.rpc", "absl", "pymysql"}
+SERVER_ONLY = {"fleetspeak.rpc", "grpc", "grpc_health", "grpc_reflection", "absl", "pymysql"}
 """What only the `server` and `mysql` extras install: no client may need it."""
 
 ALLOWED: dict[str, set[str]] = {
@@ -59,7 +59,7 @@ ALLOWED: dict[str, set[str]] = {
     "fleetspeak.security.tls": BELOW | {"fleetspeak.security", "OpenSSL", "service_identity", "twisted"},
     "fleetspeak.config": SETTINGS | {"psutil"},
     "fleetspeak.store": BELOW | {"fleetspeak.store", "twisted", "pymysql"},
-    "fleetspeak.program": {"fleetspeak.program", "twisted"},
+    "fleetspeak.program": {"fleetspeak.errors", "fleetspeak.program", "twisted"},
     "fleetspeak.server": SETTINGS
     | SERVER_ONLY
     | {"fleetspeak.server", "fleetspeak.program", "fleetspeak.store", "OpenSSL", "twisted"}

@@ -53,9 +53,26 @@ class WrongConfiguration(TestCase):
         self.services.write_text('services { name: "x" factory: "Magic" }')
         self.assert_server_refuses(self.write("empty.textproto", ""), "Magic", "NOOP")
 
-    def test_an_address_of_another_machine(self) -> None:
+    def test_an_admin_port_for_others_in_plaintext(self) -> None:
         elsewhere = self.write("elsewhere.textproto", 'admin_config { listen_address: "192.0.2.1:1" }')
-        self.assert_server_refuses(elsewhere, "192.0.2.1:1", "failed to initialize admin server")
+        self.assert_server_refuses(
+            elsewhere, "192.0.2.1:1", "failed to initialize admin server", "--admin-plaintext-anywhere"
+        )
+
+    def test_an_address_of_another_machine(self) -> None:
+        elsewhere = self.write("elsewhere.textproto", 'health_check_config { listen_address: "192.0.2.1:1" }')
+        self.assert_server_refuses(elsewhere, "192.0.2.1:1", "failed to initialize health check service")
+
+    def test_a_database_that_another_server_has(self) -> None:
+        """The admin API in a process of its own, on an SQLite database."""
+        database = self.folder / "fleetspeak.sqlite"
+        files = ["-components_config", self.write("empty.textproto", ""), "-services_config", self.services]
+        argv = [peer.our_program("fleetspeak-server"), *files, "--database-path", database, "-logtostderr"]
+        first = Program("first", argv, folder=self.folder)
+        self.addCleanup(first.make_sure_it_ended)
+        first.wait_for_line("Fleetspeak server started")
+        alone = self.write("admin.textproto", 'admin_config { listen_address: "localhost:0" }')
+        self.assert_server_refuses(alone, str(database), "one process", "mysql_data_source_name", str(first.pid))
 
     def test_a_database_that_is_none(self) -> None:
         (self.folder / "fleetspeak.sqlite").write_bytes(b"this is no database at all" * 100)

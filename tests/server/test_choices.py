@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import time
 from pathlib import Path
@@ -13,7 +14,7 @@ from fleetspeak.config.server import ServerSettings
 from fleetspeak.errors import ConfigError
 from fleetspeak.interfaces import IStore
 from fleetspeak.server.authorizers import AllowAll, Guarded, RequiredLabel
-from fleetspeak.server.choices import make_authorizer, make_store
+from fleetspeak.server.choices import database_lock, make_authorizer, make_store
 from fleetspeak.store.sql.mysql import MysqlStore
 from fleetspeak.store.sqlite import SqliteStore
 from fleetspeak.wire import dsn
@@ -43,6 +44,33 @@ class StoreTests(SynchronousTestCase):
         ):
             error = self.assertRaises(ConfigError, self.make, ServerSettings(store=choice))
             self.assertIn(said, str(error))
+
+
+class LockTests(SynchronousTestCase):
+    """One server on an SQLite database, any number on MySQL."""
+
+    def test_a_second_server_is_told_what_to_do(self) -> None:
+        path = Path(self.mktemp()).absolute()
+        path.parent.mkdir(exist_ok=True)
+        first, second = (
+            database_lock(ServerSettings(database_path=path)),
+            database_lock(ServerSettings(store=f"sqlite:{path}")),
+        )
+        assert first is not None
+        assert second is not None
+        first.acquire()
+        self.addCleanup(first.release)
+        error = self.assertRaises(ConfigError, second.acquire)
+        self.assertIn(f"another server works on the database {path}: process {os.getpid()} has locked", str(error))
+        self.assertIn("an SQLite database is for one process", str(error))
+        self.assertIn("mysql_data_source_name", str(error))
+        first.release()
+        second.acquire()
+        second.release()
+
+    def test_where_servers_share(self) -> None:
+        self.assertIsNone(database_lock(ServerSettings(mysql=dsn.parse("/nowhere"))))
+        self.assertIsNone(database_lock(ServerSettings(store="mysql:file", database_path=Path("x"))))
 
 
 class AuthorizerTests(SynchronousTestCase):
