@@ -18,7 +18,7 @@ demo: venv ## Run a server, two clients and a service at each end, until Ctrl-C
 	@$(BIN)/fleetspeak demo $(ARGS)
 
 test: venv ## Run all tests, those against the released Go programs too
-	@tools/need-debian mariadb-server-core mariadb-client-core haproxy systemd tinyproxy-bin
+	@tools/need-debian mariadb-server-core mariadb-client-core haproxy systemd tinyproxy-bin zsh fish
 	@PYTHON=$(BIN)/python tools/get-peer
 	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile $(ARGS)
 

@@ -55,6 +55,11 @@ class AlreadyExists(StoreError):
 class InvalidRecord(StoreError):
     """This record can never be stored as it is; trying again does not help."""
 
+    def __init__(self, text: str = "", field: str = "") -> None:
+        """@param field: of the record or request that is to blame, by its path, such as ``filter.created``."""
+        super().__init__(text)
+        self.field = field
+
 
 class TookTooLong(StoreError):
     """The store gave up looking for something: it would have to look at too much."""

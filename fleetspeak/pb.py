@@ -26,6 +26,7 @@ from fleetspeak.src.operator.proto.fleetspeak_operator import operator_pb2 as op
 from fleetspeak.src.server.components.proto.fleetspeak_components import config_pb2 as components
 from fleetspeak.src.server.cpsservice.proto.fleetspeak_cpsservice import cpsservice_pb2 as cpsservice
 from fleetspeak.src.server.grpcservice.proto.fleetspeak_grpcservice import grpcservice_pb2 as grpcservice
+from fleetspeak.src.server.grpctlsservice.proto.fleetspeak_grpctlsservice import grpctlsservice_pb2 as grpctlsservice
 from fleetspeak.src.server.proto.fleetspeak_server import admin_pb2 as admin
 from fleetspeak.src.server.proto.fleetspeak_server import broadcasts_pb2 as broadcasts
 from fleetspeak.src.server.proto.fleetspeak_server import resource_pb2 as resource
@@ -48,6 +49,7 @@ __all__ = [
     "daemon_config",
     "frr",
     "grpcservice",
+    "grpctlsservice",
     "monitoring",
     "operator",
     "resource",

@@ -24,7 +24,7 @@ BASE = {
 BELOW = BASE | {"fleetspeak.wire", "fleetspeak.core", "fleetspeak.interfaces", "cryptography", "zope.interface"}
 FINDING = {"fleetspeak.lookup", "fleetspeak.plugins"}
 SETTINGS = BELOW | {"fleetspeak.security", "fleetspeak.config"}
-SERVER_ONLY = {"fleetspeak.rpc", "grpc", "grpc_health", "grpc_reflection", "absl", "pymysql"}
+SERVER_ONLY = {"fleetspeak.rpc", "grpc", "grpc_health", "grpc_reflection", "google.rpc", "absl", "pymysql"}
 """What only the `server` and `mysql` extras install: no client may need it."""
 
 ALLOWED: dict[str, set[str]] = {

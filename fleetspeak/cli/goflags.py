@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -57,6 +57,10 @@ class FlagSet:
 
     def value(self, name: str, default: Any, read: Callable[[str], Any], help: str) -> None:
         self._flags[name] = Flag(name, help, read, default)
+
+    def known(self) -> Iterable[Flag]:
+        """All flags."""
+        return self._flags.values()
 
     def parse(self, words: Sequence[str]) -> dict[str, Any]:
         """The values by name.  Exits with status 0 after ``-help``, with 2 if the words cannot be read."""

@@ -66,7 +66,7 @@ class IServerStats(Interface):
         """An authorizer refused a client at a stage of `fleetspeak.interfaces.IAuthorizer`.
 
         @param stage: ``connection``, ``contact``, ``client``, ``signatures``, ``file``; or ``key``, if another key is
-            known for this client id.
+            known for this client id; or ``enrolment``, if that is closed.
         """
 
     def connections_changed(count: int) -> None:

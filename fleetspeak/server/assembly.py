@@ -13,13 +13,20 @@ from twisted.logger import Logger
 from fleetspeak.config.addresses import show
 from fleetspeak.config.server import ServerSettings
 from fleetspeak.errors import ConfigError
-from fleetspeak.interfaces import IFileStore, IServerServiceContext, IServerServiceFactory, IServerStats, IStore
+from fleetspeak.interfaces import (
+    IFileStore,
+    IOperatorStore,
+    IServerServiceContext,
+    IServerServiceFactory,
+    IServerStats,
+    IStore,
+)
 from fleetspeak.pb import admin, operator
 from fleetspeak.program.ending import FAILED, ProcessEnd
 from fleetspeak.program.systemd import Notifier
 from fleetspeak.server.admin.operations import AdminOperations
+from fleetspeak.server.admin.operator.all import make_operations
 from fleetspeak.server.admin.operator.audit import AuditOperations
-from fleetspeak.server.admin.operator.broadcasts import BroadcastOperations
 from fleetspeak.server.admin.served import Served
 from fleetspeak.server.admin.server import AdminServer
 from fleetspeak.server.admin.trail import Trail
@@ -29,6 +36,7 @@ from fleetspeak.server.cache import ClientCache
 from fleetspeak.server.choices import database_lock, make_authorizer, make_store
 from fleetspeak.server.contact.handler import ContactHandler
 from fleetspeak.server.dispatch import Dispatcher
+from fleetspeak.server.enrolment import Enrolment
 from fleetspeak.server.files import Files, StoredFiles
 from fleetspeak.server.health import Readiness, health_endpoint
 from fleetspeak.server.https.frontend import HttpsFrontend
@@ -76,6 +84,7 @@ class Server:
         """
         self.settings = settings
         self.reactor = reactor
+        self._now_ns = now_ns
         self.collector = MetricsCollector(one.name for one in settings.services) if settings.stats_address else None
         self.stats = ServerStats([*collectors, *([self.collector] if self.collector else ())], reactor)
         self.lock = None if store else database_lock(settings)
@@ -117,6 +126,8 @@ class Server:
         )
         self.allocations = AllocationSweep(self.store, reactor, now_ns, settings.broadcast_poll_time)
         self.trail = Trail(self.store, reactor)
+        operators = IOperatorStore(self.store, None)
+        self.enrolment = None if operators is None else Enrolment(operators, reactor)
         self.sweep = StreamSweep(self.store, self.dispatcher, reactor, uniform=uniform)
         self.retention = Retention(self.store, settings.keep, reactor, now_ns, self.stats, uniform)
         self._install_services(factories, now_ns)
@@ -148,6 +159,8 @@ class Server:
             steps.append(Step("retention", self.retention.start, self.retention.stop))
         if self.frontend is not None:  # without clients no shares are taken
             steps.append(Step("broadcasts", self.broadcasts.start, self.broadcasts.stop))
+            if self.enrolment is not None:
+                steps.append(Step("enrolment", self.enrolment.start, self.enrolment.stop))
             steps.append(Step("sweep", self.sweep.start, self.sweep.stop))
         else:
             steps.append(Step("sweep of allocations", self.allocations.start, self.allocations.stop))
@@ -210,6 +223,7 @@ class Server:
             streaming_to=lambda: self.listener.address,
             now_ns=now_ns,
             broadcaster=self.broadcasts,
+            enrolment=self.enrolment,
             stats=self.stats,
         )
         return HttpsFrontend(contacts, authorizer, settings, self.reactor, files=self.files, stats=self.stats)
@@ -226,11 +240,19 @@ class Server:
         """What the admin API serves."""
         changed = self._broadcasts_changed
         operations = AdminOperations(self.store, self.inserter, self.cache.invalidate, changed)
+        for_operators = make_operations(
+            self.store,
+            self._now_ns,
+            broadcasts_changed=changed,
+            client_changed=self.cache.invalidate,
+            enrolment_changed=lambda: None if self.enrolment is None else self.enrolment.look_soon(),
+            messages_due=self.backlog.wake,
+        )
         return [
             Served(admin.DESCRIPTOR.services_by_name["Admin"], [operations]),
             Served(
                 operator.DESCRIPTOR.services_by_name["Operator"],
-                [BroadcastOperations(self.store, changed), AuditOperations(self.store, self.trail.settled)],
+                [*for_operators, AuditOperations(self.store, self.trail.settled)],
             ),
         ]
 

@@ -92,7 +92,8 @@ class Inserter:
         if size > MAX_MESSAGE:
             raise InvalidRecord(
                 f"message intended for client {ids.show(client_id)} is of size {size}, "
-                f"which exceeds the {MAX_MESSAGE}-byte limit"
+                f"which exceeds the {MAX_MESSAGE}-byte limit",
+                "data",
             )
         return client
 
@@ -154,13 +155,13 @@ class Inserter:
 
 def _complete(message: common.Message, now_ns: int) -> None:
     if not message.destination.service_name:
-        raise InvalidRecord("message must have Destination")
+        raise InvalidRecord("message must have Destination", "destination.service_name")
     if not message.source.service_name:
-        raise InvalidRecord("message must have Source")
+        raise InvalidRecord("message must have Source", "source.service_name")
     if not message.message_id:
         message.message_id = ids.random_message_id()
     elif len(message.message_id) != ids.MESSAGE_ID_SIZE:
-        raise InvalidRecord("MessageID must be 32 bytes")
+        raise InvalidRecord("MessageID must be 32 bytes", "message_id")
     if not message.HasField("creation_time"):
         message.creation_time.FromNanoseconds(now_ns)
 
@@ -169,4 +170,4 @@ def _destination(message: common.Message) -> ClientId:
     try:
         return ids.client_id(message.destination.client_id)
     except ValueError as error:
-        raise InvalidRecord(f"unable to parse destination client id: {error}") from error
+        raise InvalidRecord(f"unable to parse destination client id: {error}", "destination.client_id") from error

@@ -31,7 +31,7 @@ from fleetspeak.store.memory import MemoryStore
 from fleetspeak.store.sqlite import SqliteStore
 
 FACTORIES = {
-    IServerServiceFactory: {"GRPC", "NOOP", "MessageSaver", "CPS"},
+    IServerServiceFactory: {"GRPC", "GRPC_TLS", "NOOP", "MessageSaver", "CPS"},
     IClientServiceFactory: {"Daemon", "Stdin", "NOOP", "Socket"},
     ICommunicatorFactory: {"polling", "streaming"},
 }

@@ -7,13 +7,13 @@ import sys
 from collections.abc import Iterator
 
 from fleetspeak import ids
-from fleetspeak.cli.admin import identifiers
+from fleetspeak.cli.admin import contacts, identifiers, lists, usage
 from fleetspeak.cli.admin.command import Arguments, Command
 from fleetspeak.cli.admin.link import Link
 from fleetspeak.cli.admin.output import Column, Listing, Report, Row
-from fleetspeak.cli.admin.times import Times
+from fleetspeak.cli.admin.times import Times, to_nanoseconds
 from fleetspeak.ids import CLIENT_ID_SIZE
-from fleetspeak.pb import admin
+from fleetspeak.pb import admin, operator
 
 COLUMNS = (
     Column("client_id", "Client ID", 16),
@@ -47,7 +47,7 @@ def _list_upstream(link: Link, arguments: Arguments) -> Listing:
         for index, text in enumerate(arguments.client_ids)
     ]
     reply = link.call("ListClients", link.admin.ListClients, admin.ListClientsRequest(client_ids=client_ids))
-    known = sorted(filter(_has_usable_id, reply.clients), key=lambda one: one.last_contact_time.ToNanoseconds())
+    known = sorted(filter(_has_usable_id, reply.clients), key=lambda one: to_nanoseconds(one.last_contact_time))
     return Listing(COLUMNS, map(row_of, known), "No clients found.", _upstream_lines)
 
 
@@ -77,7 +77,42 @@ def _blacklist(link: Link, arguments: Arguments) -> Report:
     return Report(lambda times: (), {"blacklisted": client_ids})
 
 
+def _declare_list(parser: argparse.ArgumentParser) -> None:
+    lists.declare_labels(parser, "only clients with this label; may be repeated, then with all of them")
+    lists.declare_span(parser, "their last contact")
+    flag = parser.add_mutually_exclusive_group()
+    flag.add_argument("--blacklisted", action="store_true", help="only blacklisted ones")
+    flag.add_argument("--not-blacklisted", action="store_true", help="only others")
+    lists.declare_limit(parser)
+
+
+def _list(link: Link, arguments: Arguments) -> Listing:
+    wanted = operator.ListClientsRequest
+    flag = wanted.ONLY if arguments.blacklisted else wanted.NONE if arguments.not_blacklisted else wanted.ANY
+    request = wanted(labels=lists.labels(arguments.label), last_contact=lists.span(arguments), blacklisted=flag)
+    instead = "`fleetspeak-admin listclients` lists all clients, or those with given ids"
+    found = lists.paged(link, "ListClients", link.operator.ListClients, request, "clients", arguments.limit, instead)
+    return Listing(COLUMNS, map(row_of, found), "No clients found.")
+
+
+def _some_ids(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("client_ids", nargs="+", metavar="client_id")
+
+
+def _unblacklist(link: Link, arguments: Arguments) -> Report:
+    client_ids = [identifiers.one_client_id(text) for text in arguments.client_ids]
+    request = operator.UnblacklistClientsRequest(client_ids=client_ids)
+    instead = "a Go server cannot take it back: the client goes on under its new id"
+    link.call("UnblacklistClients", link.operator.UnblacklistClients, request, instead)
+    return Report(lambda times: [f"{len(client_ids)} clients are not blacklisted."], {"unblacklisted": client_ids})
+
+
 COMMANDS = (
+    Command("list", "list clients, or those with labels or contacts at given times", _list, _declare_list),
+    Command("blacklist", "let clients take a new id at their next contact", _blacklist, _some_ids),
+    Command("unblacklist", "let blacklisted clients keep their ids", _unblacklist, _some_ids),
+    *usage.COMMANDS,
+    *contacts.COMMANDS,
     Command("listclients", "list clients, those with the oldest contact first", _list_upstream, _many_ids),
     Command("blacklistclients", "let clients take a new id at their next contact", _blacklist, _many_ids),
 )

@@ -34,16 +34,24 @@ class Group:
     help: str
     usage: str = ""
     """Arguments, of a command of upstream's."""
+    alone: bool = False
+    """A command of ours by itself."""
 
     @property
     def upstream(self) -> bool:
-        """A command by itself, with the manners of upstream's tool."""
+        """Whether it is a command by itself, with the manners of upstream's tool."""
         return bool(self.usage)
 
+    @property
+    def by_itself(self) -> bool:
+        """Whether it is no group."""
+        return self.alone or self.upstream
+
     def commands(self) -> dict[str, Command]:
-        """Imports the module."""
+        """By name: itself, or those of the group.  Imports the module."""
         module = importlib.import_module(f"fleetspeak.cli.admin.{self.module}")
-        return {command.name: command for command in module.COMMANDS}
+        alone = {name for name, group in GROUPS.items() if group.by_itself}
+        return {one.name: one for one in module.COMMANDS if (one.name in alone) == self.by_itself}
 
 
 GROUPS = {
@@ -55,6 +63,15 @@ GROUPS = {
     "deletefile": Group("files", "delete a file", "<service_name> <file_name>"),
     "listactivebroadcasts": Group("broadcasts", "list active broadcasts", "[<service_name>]"),
     "disablebroadcasts": Group("broadcasts", "end broadcasts", "<broadcast_id>..."),
+    "clients": Group("clients", "list, blacklist, unblacklist; contacts, history, usage"),
+    "messages": Group("messages", "insert, status, pending, count, delete-pending, list, cancel, retry"),
+    "broadcasts": Group("broadcasts", "create, list, pause, resume, disable"),
+    "files": Group("files", "list, upload, delete"),
+    "stats": Group("stats", "messages, clients"),
+    "enrolment": Group("enrolment", "status, open, close, enrol"),
+    "audit": Group("audit", "list, export"),
+    "ping": Group("ping", "say whether the server answers", alone=True),
+    "completion": Group("completion", "let bash, zsh or fish complete command lines", alone=True),
 }
 """By the first word of the command line."""
 

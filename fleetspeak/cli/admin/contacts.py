@@ -6,7 +6,7 @@ import argparse
 import re
 from collections.abc import Iterator
 
-from fleetspeak.cli.admin import identifiers, times
+from fleetspeak.cli.admin import identifiers, lists, times
 from fleetspeak.cli.admin.command import Arguments, Command
 from fleetspeak.cli.admin.failure import CommandFailed
 from fleetspeak.cli.admin.link import Link
@@ -14,7 +14,7 @@ from fleetspeak.cli.admin.output import Column, Listing, Report, Row
 from fleetspeak.cli.admin.times import Times
 from fleetspeak.core.history import InconsistentHistory, PastContact, Summary, summarize
 from fleetspeak.ids import ClientId
-from fleetspeak.pb import admin
+from fleetspeak.pb import admin, operator
 
 COLUMNS = (
     Column("time", "Time", 24),
@@ -56,7 +56,7 @@ def _list_upstream(link: Link, arguments: Arguments) -> Listing:
     client_id = _client_id(arguments.client_id)
     if not re.fullmatch(r"[+-]?[0-9]+", arguments.limit):
         raise CommandFailed(f"Unable to parse {arguments.limit} as a limit", "a limit is a whole number; 0 shows all")
-    contacts = sorted(_contacts(link, client_id), key=lambda one: one.timestamp.ToNanoseconds(), reverse=True)
+    contacts = sorted(_contacts(link, client_id), key=lambda one: times.to_nanoseconds(one.timestamp), reverse=True)
     limit = int(arguments.limit)
     wanted = contacts[:limit] if limit > 0 else contacts
 
@@ -78,7 +78,7 @@ def _analyse(link: Link, arguments: Arguments) -> Report:
             raise CommandFailed("Error creating summary: a contact has no time")
     try:
         summary = summarize(
-            PastContact(one.timestamp.ToNanoseconds(), one.sent_nonce, one.received_nonce, one.observed_address)
+            PastContact(times.to_nanoseconds(one.timestamp), one.sent_nonce, one.received_nonce, one.observed_address)
             for one in contacts
         )
     except InconsistentHistory as error:
@@ -117,7 +117,21 @@ def _summary_record(summary: Summary) -> Row:
     }
 
 
+def _declare_list(parser: argparse.ArgumentParser) -> None:
+    _one_id(parser)
+    lists.declare_limit(parser)
+
+
+def _list(link: Link, arguments: Arguments) -> Listing:
+    request = operator.ListContactsRequest(client_id=identifiers.one_client_id(arguments.client_id))
+    instead = "`fleetspeak-admin listcontacts CLIENT_ID` fetches all at once"
+    found = lists.paged(link, "ListContacts", link.operator.ListContacts, request, "contacts", arguments.limit, instead)
+    return Listing(COLUMNS, map(row_of, found), "No contacts found.")
+
+
 COMMANDS = (
+    Command("contacts", "list the contacts of a client, the newest first", _list, _declare_list),
+    Command("history", "say whether a client was restored from a backup, or cloned", _analyse, _one_id),
     Command("listcontacts", "list the contacts of a client, the newest first", _list_upstream, _id_and_limit),
     Command("analysehistory", "say whether a client was restored from a backup, or cloned", _analyse, _one_id),
 )

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import grpc
 
 _NOT_SENT = "failed to connect to all addresses"
+_CLOSED = ("socket closed", "connection reset", "broken pipe", "end of tcp stream")
 _HANDSHAKE = ("handshake failed", "ssl_error", "certificate_verify_failed", "wrong_version_number", "tsi_")
 
 
@@ -62,6 +63,10 @@ def _unreachable(details: str, settings: Settings) -> list[str]:
             f"{address} does not speak TLS, or it wants a client certificate: -tls_cert and -tls_key",
             "-tls=false asks without encryption",
         ]
+    if any(word in lower for word in _CLOSED):
+        if settings.tls:
+            return [f"{address} closes the connection: does it want a client certificate? -tls_cert and -tls_key"]
+        return [f"does the server at {address} want TLS? -tls_ca FILE, with the authority that its certificate is by"]
     if _NOT_SENT in lower and ("refused" in lower or "no such file" in lower):
         return [
             f"nobody listens at {address}: does the server run, and is that its admin_config.listen_address "
@@ -70,8 +75,6 @@ def _unreachable(details: str, settings: Settings) -> list[str]:
         ]
     if _NOT_SENT in lower or "name resolution" in lower or "dns" in lower:
         return [f"{address} cannot be reached from here: is the name right, and does a firewall let this through?"]
-    if not settings.tls:
-        return [f"does the server at {address} want TLS? -tls_ca FILE, with the authority that its certificate is by"]
     return []
 
 
@@ -80,6 +83,11 @@ def _unknown_caller(settings: Settings) -> list[str]:
     if given:
         return [f"the server does not know what {' and '.join(given)} presented"]
     return ["the server wants to know who asks: -token_file FILE, or -tls_cert FILE and -tls_key FILE"]
+
+
+def code_of(error: grpc.RpcError) -> str:
+    """Name of the status."""
+    return _told(error)[0]
 
 
 def _told(error: grpc.RpcError) -> tuple[str, str]:

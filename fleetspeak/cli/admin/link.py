@@ -6,15 +6,16 @@ import ipaddress
 import os
 import stat
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from fleetspeak.cli.admin import explain
-from fleetspeak.cli.admin.failure import CommandFailed
+from fleetspeak.cli.admin.failure import CommandFailed, NotReached
 from fleetspeak.cli.admin.settings import Settings
 
 if TYPE_CHECKING:
@@ -44,6 +45,11 @@ class Link:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._channel: grpc.Channel | None = None
+
+    @property
+    def address(self) -> str:
+        """Of the server."""
+        return self._settings.admin_addr
 
     @property
     def timeout(self) -> float:
@@ -89,6 +95,77 @@ class Link:
                 noted = True
                 print(f"waiting for a server at {self._settings.admin_addr} ...", file=sys.stderr)
             time.sleep(CONNECT_PAUSE)
+
+    def stream(self, name: str, method: Callable[..., Any], request: Any, instead: str = "") -> Iterator[Any]:
+        """Make a call whose replies come one by one.  None may take longer than the timeout; all together may.
+
+        Raises CommandFailed.
+        """
+        import grpc
+
+        replies = method(request, metadata=self.metadata)
+        with Patience(self.timeout, replies.cancel) as patience:
+            try:
+                for reply in replies:
+                    patience.renew()
+                    yield reply
+                    patience.renew()  # whoever reads may have taken any time
+            except grpc.RpcError as error:
+                raise self._interrupted(name, patience, error, instead) from None
+            finally:
+                replies.cancel()
+
+    def upload(self, name: str, method: Callable[..., Any], requests: Iterator[Any], instead: str = "") -> Any:
+        """Make a call with requests one by one.  Each must be on its way within the timeout, and then the reply come.
+
+        Raises CommandFailed, and what `requests` raise.
+        """
+        import grpc
+
+        failures: list[Exception] = []
+
+        def watched() -> Iterator[Any]:
+            try:
+                for request in requests:
+                    patience.renew()
+                    yield request
+            except Exception as error:
+                failures.append(error)
+                raise
+            patience.renew()
+
+        # No timeout of its own: how long it may take is a matter of its size.
+        metadata = self.metadata
+        with Patience(self.timeout) as patience:
+            call = method.future(watched(), metadata=metadata)  # type: ignore[attr-defined]
+            patience.when_lost = call.cancel
+            try:
+                return call.result()
+            except (grpc.RpcError, grpc.FutureCancelledError) as error:
+                if failures:
+                    raise failures[0] from None
+                raise self._interrupted(name, patience, call if patience.lost else error, instead) from None
+            finally:
+                call.cancel()
+
+    def has_operator(self) -> bool:
+        """Whether the server has our API beside upstream's.  Raises NotReached."""
+        import grpc
+
+        from fleetspeak.pb import operator
+
+        try:
+            self.operator.GetEnrolment(operator.GetEnrolmentRequest(), timeout=self.timeout, metadata=self.metadata)
+        except grpc.RpcError as error:
+            if explain.code_of(error) in ("UNAVAILABLE", "DEADLINE_EXCEEDED"):
+                raise self.explained("GetEnrolment", error) from None
+            return explain.code_of(error) != "UNIMPLEMENTED"
+        return True
+
+    def _interrupted(self, name: str, patience: Patience, error: Any, instead: str) -> CommandFailed:
+        if patience.lost:
+            return NotReached(f"{name} RPC failed: nothing went on for {self.timeout:g} s", "-timeout 2m waits longer")
+        return self.explained(name, error, instead)
 
     def explained(self, name: str, error: grpc.RpcError, instead: str = "") -> CommandFailed:
         """What to tell of a call that failed."""
@@ -148,6 +225,39 @@ class Link:
     ) -> None:
         if self._channel is not None:
             self._channel.close()
+
+
+class Patience:
+    """Gives a call up that makes no progress.  Use it as a context manager."""
+
+    def __init__(self, seconds: float, when_lost: Callable[[], object] = lambda: None) -> None:
+        self.lost = False
+        self.when_lost = when_lost
+        self._seconds = seconds
+        self._since = time.monotonic()
+        self._ended = threading.Event()
+        self._watcher = threading.Thread(target=self._watch, name="patience", daemon=True)
+
+    def renew(self) -> None:
+        """There is progress."""
+        self._since = time.monotonic()
+
+    def _watch(self) -> None:
+        while not self._ended.wait(max(self._since + self._seconds - time.monotonic(), 0)):
+            if time.monotonic() >= self._since + self._seconds:
+                self.lost = True
+                self.when_lost()
+                return
+
+    def __enter__(self) -> Patience:
+        self._watcher.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._ended.set()
+        self._watcher.join()
 
 
 def is_loopback(address: str) -> bool:

@@ -59,13 +59,20 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True)
+class Lines:
+    """Rows for programs, whatever the options say."""
+
+    rows: Iterable[Row]
+
+
+@dataclass(frozen=True, slots=True)
 class Script:
     """Text for another program, whatever the options say."""
 
     text: str
 
 
-Result = Listing | Report | Script
+Result = Listing | Report | Lines | Script
 
 
 def show(result: Result, *, as_json: bool, local: bool, out: TextIO | None = None) -> None:
@@ -80,6 +87,9 @@ def show(result: Result, *, as_json: bool, local: bool, out: TextIO | None = Non
                 out.write(json_line(result.record))
         case Report():
             out.writelines(f"{printable(line)}\n" for line in result.lines(style))
+        case Lines():
+            for row in result.rows:
+                out.write(json_line(row))
         case Listing() if as_json:
             for row in result.rows:
                 out.write(json_line(row))

@@ -16,6 +16,9 @@ from fleetspeak.cli.admin.settings import Settings
 
 PROGRAM = "fleetspeak-admin"
 
+COMPLETE = "__complete"
+"""What completion in shells asks with."""
+
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it."""
 
@@ -40,6 +43,11 @@ def run(words: Sequence[str]) -> int:
 
 
 def _run(words: Sequence[str]) -> int:
+    if words and words[0] == COMPLETE:
+        from fleetspeak.cli.admin.completion import answer
+
+        sys.stdout.write(answer(words[1:]))
+        return 0
     flags = settings_of.flags(_epilog())
     first, rest = flags.parse_leading(words)
     if not rest:
@@ -95,7 +103,7 @@ def _watch(command: Command, arguments: Arguments, settings: Settings) -> int:
 
 def _parse(name: str, group: Group, words: list[str]) -> tuple[Command, Arguments]:
     commands = group.commands()
-    if group.upstream:
+    if group.by_itself:
         command, path = commands[name], name
     else:
         command, path, words = _choose(name, commands, words)

@@ -70,23 +70,27 @@ def as_json(time: Timestamp) -> str | None:
         return None
 
 
+def to_nanoseconds(time: Timestamp) -> int:
+    """Since the epoch; also of what is no valid time."""
+    return time.seconds * 10**9 + time.nanos
+
+
 def from_nanoseconds(nanoseconds: int) -> Timestamp:
     """The same point in time."""
-    time = Timestamp()
-    time.FromNanoseconds(nanoseconds)
-    return time
+    seconds, nanos = divmod(nanoseconds, 10**9)
+    return Timestamp(seconds=seconds, nanos=nanos)
 
 
-def parse(text: str, now: float) -> Timestamp:
-    """A point in time, or how long before `now` (seconds since the epoch).  Raises CommandFailed.
+def parse(text: str, now: float, *, ahead: bool = False) -> Timestamp:
+    """A point in time, or how long before `now` (seconds since the epoch), or after it.  Raises CommandFailed.
 
     What has no time zone is UTC.
     """
     if text == "now":
         return from_nanoseconds(int(now * 1e9))
-    ago = _seconds(text)
-    if ago is not None:
-        return from_nanoseconds(int((now - ago) * 1e9))
+    distance = _seconds(text)
+    if distance is not None:
+        return from_nanoseconds(int((now + distance if ahead else now - distance) * 1e9))
     try:
         at = datetime.datetime.fromisoformat(text)
     except ValueError:

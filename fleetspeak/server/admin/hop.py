@@ -10,8 +10,9 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from fleetspeak.errors import AlreadyExists, InvalidRecord, NotFound, NotReady, StoreError
+from fleetspeak.errors import AlreadyExists, InvalidRecord, NotFound, NotReady, StoreError, TookTooLong
 from fleetspeak.program.awaiting import failure_of
+from fleetspeak.server.admin.details import KEY, details_of
 from fleetspeak.server.admin.operations import Refused
 
 if TYPE_CHECKING:
@@ -147,7 +148,11 @@ def abort(context: grpc.ServicerContext, method: str, error: Exception) -> NoRet
     code, text = status_of(error)
     if code == "INTERNAL":
         log.failure("admin API: {method} failed", failure=failure_of(error), method=method)
-    context.abort(grpc.StatusCode[code], text)
+    status = grpc.StatusCode[code]
+    details = details_of(status.value[0], text, error)
+    if details is not None:
+        context.set_trailing_metadata(((KEY, details),))
+    context.abort(status, text)
 
 
 def status_of(error: Exception) -> tuple[str, str]:
@@ -157,6 +162,8 @@ def status_of(error: Exception) -> tuple[str, str]:
             return error.code, str(error)
         case InvalidRecord() | ValueError():
             return "INVALID_ARGUMENT", str(error)
+        case TookTooLong():
+            return "DEADLINE_EXCEEDED", f"{error}; ask for less, such as one client or a shorter time"
         case NotFound():
             return "NOT_FOUND", str(error)
         case AlreadyExists():

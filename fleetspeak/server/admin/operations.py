@@ -16,9 +16,10 @@ from fleetspeak import ids
 from fleetspeak.errors import FleetspeakError, InvalidRecord, NotFound, StoreError
 from fleetspeak.ids import NO_CLIENT, ClientId
 from fleetspeak.interfaces import IStore
-from fleetspeak.pb import admin, common
-from fleetspeak.records import ContactEntry
+from fleetspeak.pb import admin, broadcasts, common, operator
+from fleetspeak.records import UNLIMITED, ContactEntry
 from fleetspeak.server.inserts import MAX_MESSAGE, Inserter
+from fleetspeak.store.checks import BROADCAST_ID_SIZE
 
 PAGE = 1000
 """Rows fetched at a time for streamed replies and long lists."""
@@ -62,9 +63,12 @@ class AdminOperations:
 
     async def get_message_status(self, request: admin.GetMessageStatusRequest) -> admin.GetMessageStatusResponse:
         """Creation time and result; an unknown message gives an empty reply."""
-        message_id = ids.message_id(request.message_id)
+        try:
+            message_id = ids.message_id(request.message_id)
+        except ValueError as error:
+            raise InvalidRecord(str(error), "message_id") from None
         if not message_id:
-            raise InvalidRecord("message_id is required")
+            raise InvalidRecord("message_id is required", "message_id")
         try:
             [message] = await self._store.get_messages([message_id], want_data=False)
         except NotFound:
@@ -78,6 +82,8 @@ class AdminOperations:
         """Fail all that waits for these clients."""
         try:
             await self._store.delete_pending_messages(_client_ids(request.client_ids))
+        except InvalidRecord as error:
+            raise InvalidRecord(f"Can't delete pending messages: {error}", error.field) from error
         except StoreError as error:
             raise type(error)(f"Can't delete pending messages: {error}") from error
         return EMPTY
@@ -85,9 +91,9 @@ class AdminOperations:
     async def get_pending_messages(self, request: admin.GetPendingMessagesRequest) -> admin.GetPendingMessagesResponse:
         """What waits for these clients, by ascending message id."""
         if request.offset and not request.limit:
-            raise InvalidRecord("if offset is provided, a limit must be provided as well")
+            raise InvalidRecord("if offset is provided, a limit must be provided as well", "limit")
         if max(request.offset, request.limit) > MAX_ROWS:
-            raise InvalidRecord(f"offset and limit must be at most {MAX_ROWS}")
+            raise InvalidRecord(f"offset and limit must be at most {MAX_ROWS}", "offset")
         messages = await self._store.pending_messages(
             _client_ids(request.client_ids), request.offset, request.limit, request.want_data
         )
@@ -141,7 +147,7 @@ class AdminOperations:
         after = 0
         while True:
             entries = await self._store.client_contacts(client_id, after, PAGE)
-            yield [_contact(entry) for entry in entries]
+            yield [contact_of(entry) for entry in entries]
             if len(entries) < PAGE:
                 return
             after = entries[-1].row
@@ -159,11 +165,11 @@ class AdminOperations:
         """What a client reported of itself in a span of time."""
         client_id = _client_id(request.client_id)
         if not request.HasField("start_timestamp") or not request.HasField("end_timestamp"):
-            raise InvalidRecord("start_timestamp and end_timestamp are required")
+            raise InvalidRecord("start_timestamp and end_timestamp are required", "start_timestamp")
         start = _nanoseconds("start_timestamp", request.start_timestamp)
         end = _nanoseconds("end_timestamp", request.end_timestamp)
         if start > end:
-            raise InvalidRecord("timerange is invalid: start timestamp is after end timestamp")
+            raise InvalidRecord("timerange is invalid: start timestamp is after end timestamp", "end_timestamp")
         records = await self._store.resource_usage(client_id, start, end)
         return admin.FetchClientResourceUsageRecordsResponse(records=records)
 
@@ -189,17 +195,7 @@ class AdminOperations:
 
     async def create_broadcast(self, request: admin.CreateBroadcastRequest) -> common.EmptyMessage:
         """Store a broadcast; it begins at once here, and a moment later on other servers."""
-        if not request.HasField("broadcast"):
-            raise InvalidRecord("CreateBroadcast needs a broadcast")
-        broadcast = request.broadcast
-        if not broadcast.source.service_name:
-            raise InvalidRecord("Broadcast must have Source")
-        size = broadcast.data.ByteSize()
-        if size > MAX_MESSAGE:
-            raise InvalidRecord(f"broadcast is of size {size}, which exceeds the {MAX_MESSAGE}-byte limit")
-        if not broadcast.broadcast_id:
-            broadcast.broadcast_id = secrets.token_bytes(8)
-        await self._store.create_broadcast(broadcast, request.limit)
+        await self._store.create_broadcast(checked_broadcast(request), request.limit)
         self._broadcasts_changed()
         return EMPTY
 
@@ -216,23 +212,51 @@ class AdminOperations:
     async def disable_broadcasts(self, request: admin.DisableBroadcastsRequest) -> common.EmptyMessage:
         """Send no more of these."""
         for index, broadcast_id in enumerate(request.broadcast_ids):
-            if len(broadcast_id) != 8:
-                raise InvalidRecord(f"unable to parse id [{index}]: BroadcastID must be 8 bytes")
+            if len(broadcast_id) != BROADCAST_ID_SIZE:
+                text = f"unable to parse id [{index}]: BroadcastID must be 8 bytes"
+                raise InvalidRecord(text, f"broadcast_ids[{index}]")
         if request.broadcast_ids:
             await self._store.disable_broadcasts(list(request.broadcast_ids))
             self._broadcasts_changed()
         return EMPTY
 
 
+def checked_broadcast(
+    request: admin.CreateBroadcastRequest | operator.CreateBroadcastRequest,
+) -> broadcasts.Broadcast:
+    """The broadcast that a request asks for, with an id.  Raises InvalidRecord."""
+    if not request.HasField("broadcast"):
+        raise InvalidRecord("CreateBroadcast needs a broadcast", "broadcast")
+    broadcast = request.broadcast
+    if not broadcast.source.service_name:
+        raise InvalidRecord("Broadcast must have Source", "broadcast.source.service_name")
+    if len(broadcast.broadcast_id) not in (0, BROADCAST_ID_SIZE):
+        size = len(broadcast.broadcast_id)
+        raise InvalidRecord(f"BroadcastID must be {BROADCAST_ID_SIZE} bytes, not {size}", "broadcast.broadcast_id")
+    size = broadcast.data.ByteSize()
+    if size > MAX_MESSAGE:
+        text = f"broadcast is of size {size}, which exceeds the {MAX_MESSAGE}-byte limit"
+        raise InvalidRecord(text, "broadcast.data")
+    if request.limit > UNLIMITED:
+        raise InvalidRecord(f"the limit of a broadcast must be at most {UNLIMITED}", "limit")
+    if not broadcast.broadcast_id:
+        broadcast.broadcast_id = secrets.token_bytes(BROADCAST_ID_SIZE)
+    return broadcast
+
+
 def _check_file_names(request: admin.StoreFileRequest | admin.DeleteFileRequest) -> None:
     if not request.service_name or not request.file_name:
-        raise InvalidRecord("file must have service_name and file_name")
+        field = "file_name" if request.service_name else "service_name"
+        raise InvalidRecord("file must have service_name and file_name", field)
 
 
 def _client_id(raw: bytes) -> ClientId:
-    client_id = ids.client_id(raw)
+    try:
+        client_id = ids.client_id(raw)
+    except ValueError as error:
+        raise InvalidRecord(str(error), "client_id") from None
     if not client_id:
-        raise InvalidRecord("client_id is required")
+        raise InvalidRecord("client_id is required", "client_id")
     return client_id
 
 
@@ -241,8 +265,8 @@ def _client_ids(raw_ids: Iterable[bytes]) -> list[ClientId]:
     for index, raw in enumerate(raw_ids):
         try:
             found.append(_client_id(raw))
-        except (ValueError, InvalidRecord) as error:
-            raise InvalidRecord(f"unable to parse id [{index}]: {error}") from error
+        except InvalidRecord as error:
+            raise InvalidRecord(f"unable to parse id [{index}]: {error}", f"client_ids[{index}]") from None
     return found
 
 
@@ -250,10 +274,11 @@ def _nanoseconds(name: str, time: Timestamp) -> int:
     try:
         return time.ToNanoseconds()
     except ValueError as error:
-        raise InvalidRecord(f"{name} is no valid time: {error}") from error
+        raise InvalidRecord(f"{name} is no valid time: {error}", name) from None
 
 
-def _contact(entry: ContactEntry) -> admin.ClientContact:
+def contact_of(entry: ContactEntry) -> admin.ClientContact:
+    """A recorded contact, as the API shows it."""
     contact = admin.ClientContact(
         sent_nonce=entry.contact.sent_nonce,
         received_nonce=entry.contact.received_nonce,

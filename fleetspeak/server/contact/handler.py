@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from fleetspeak.core.authorization import Claimed
+from fleetspeak.errors import NotAuthorized
 from fleetspeak.interfaces import IAuthorizer, IStore
 from fleetspeak.pb import common
 from fleetspeak.records import ClientData, Contact, Exchange, Label
@@ -17,7 +18,7 @@ from fleetspeak.server.contact.identify import Identity, check_key
 from fleetspeak.server.contact.intake import MAX_NAME, take_in_all
 from fleetspeak.server.contact.parse import clock_of, parse
 from fleetspeak.server.contact.process import process
-from fleetspeak.server.contact.seams import Broadcaster, Ingestor, NoBroadcasts
+from fleetspeak.server.contact.seams import Broadcaster, Enrolment, Ingestor, NoBroadcasts, OpenEnrolment
 from fleetspeak.server.contact.session import Session
 from fleetspeak.server.contact.signatures import check_signatures
 from fleetspeak.server.contact.write import write
@@ -63,6 +64,7 @@ class ContactHandler:
         now_ns: Callable[[], int] = time.time_ns,
         nonce: Callable[[], int] = random_nonce,
         broadcaster: Broadcaster | None = None,
+        enrolment: Enrolment | None = None,
         stats: ServerStats = NO_STATS,
     ) -> None:
         """`streaming_to` gives the listener's address: by which other servers reach the streams here."""
@@ -75,6 +77,7 @@ class ContactHandler:
         self._now_ns = now_ns
         self._nonce = nonce
         self._broadcaster: Broadcaster = broadcaster or NoBroadcasts()
+        self._enrolment: Enrolment = enrolment or OpenEnrolment()
         self._stats = stats
 
     async def first(
@@ -143,6 +146,8 @@ class ContactHandler:
         cached = self._cache.get(client_id)
         known = cached or await self._cache.lookup(client_id)
         check_key(identity, known)
+        if known is None and not self._enrolment.is_open:
+            raise NotAuthorized("enrolment is closed, and this client is not known", "enrolment")
         authorize.allow_client(self._authorizer, address, claim, known)
         tags = self._validate(address, claim, known, wrapped)
         data = parse(wrapped)

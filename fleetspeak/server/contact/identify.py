@@ -53,6 +53,11 @@ def _public_der(certificate: x509.Certificate) -> bytes:
         key = certificate.public_key()
     except (ValueError, UnsupportedAlgorithm) as error:
         raise ProtocolError("public key not present in client cert") from error
+    return der_of(key)
+
+
+def der_of(key: object) -> bytes:
+    """The one form of a public key that a client id is made of.  Raises ProtocolError: no client has such a key."""
     curve = key.curve if isinstance(key, ec.EllipticCurvePublicKey) else None
     if not isinstance(key, _KNOWN_KEYS) or (curve is not None and not isinstance(curve, _KNOWN_CURVES)):
         raise ProtocolError("unable to create client id from public key: this kind of key is not supported")

@@ -52,3 +52,15 @@ class NoBroadcasts:
     ) -> list[common.Message]:
         """None."""
         return []
+
+
+class Enrolment(Protocol):
+    """Whether clients that are not known yet are let in; see `fleetspeak.server.enrolment`."""
+
+    is_open: bool
+
+
+class OpenEnrolment:
+    """For a server whose store keeps no settings."""
+
+    is_open = True

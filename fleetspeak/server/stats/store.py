@@ -8,10 +8,10 @@ from typing import Any, cast
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
-from zope.interface import implementer
+from zope.interface import directlyProvides, implementer
 
 from fleetspeak.errors import StoreError
-from fleetspeak.interfaces import IStore
+from fleetspeak.interfaces import IOperatorStore, IStore
 from fleetspeak.records import Exchange, Exchanged
 from fleetspeak.server.stats import ServerStats
 
@@ -51,7 +51,11 @@ class MeasuredStore:
     def __init__(self, store: IStore, stats: ServerStats) -> None:
         self._store = store
         self._stats = stats
-        for name in IStore.names(all=True):
+        names = list(IStore.names(all=True))
+        if IOperatorStore.providedBy(store):
+            directlyProvides(self, IOperatorStore)
+            names += IOperatorStore.names(all=True)
+        for name in names:
             if name not in _NOT_OPERATIONS:
                 setattr(self, name, partial(self._measure, go_name(name), getattr(store, name)))
 

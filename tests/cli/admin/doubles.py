@@ -74,7 +74,8 @@ class FakeServer:
             metadata = dict(context.invocation_metadata())
             self.calls.append(Call(method.name, given, metadata, context.time_remaining()))
             reply = self.replies.get(method.name, [] if method.server_streaming else made())
-            return reply(given, context) if callable(reply) else reply
+            reply = reply(given, context) if callable(reply) else reply
+            return iter(reply) if method.server_streaming else reply
 
         kind = f"{_kind(method.client_streaming)}_{_kind(method.server_streaming)}_rpc_method_handler"
         return getattr(grpc, kind)(answer, GetMessageClass(method.input_type).FromString, made.SerializeToString)
@@ -121,7 +122,8 @@ def environment(**variables: str) -> Iterator[None]:
 
 def run_tool(*words: str, terminal: bool = False, **variables: str) -> Outcome:
     """Run ``fleetspeak-admin`` in this process."""
-    out, err = Terminal() if terminal else io.StringIO(), io.StringIO()
+    made = Terminal if terminal else io.StringIO
+    out, err = made(), made()
     with environment(**variables), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
             status = program.run(words)

@@ -16,8 +16,8 @@ from fleetspeak.ids import ClientId, MessageId
 from fleetspeak.pb import admin, common, operator
 from fleetspeak.records import ClientData, Label
 from fleetspeak.server.admin.operations import AdminOperations
+from fleetspeak.server.admin.operator.all import make_operations
 from fleetspeak.server.admin.operator.audit import AuditOperations
-from fleetspeak.server.admin.operator.broadcasts import BroadcastOperations
 from fleetspeak.server.admin.served import Served
 from fleetspeak.server.admin.server import AdminServer
 from fleetspeak.server.admin.trail import Trail
@@ -70,12 +70,19 @@ class AdminCase(TestCase):
             self.changes.append(None)
 
         self.operations = AdminOperations(self.store, inserter, self.cache.invalidate, changed)
+        self.looks: list[str] = []
+        """What this server was told to look at."""
+        for_operators = make_operations(
+            self.store,
+            lambda: self.time,
+            broadcasts_changed=changed,
+            client_changed=self.cache.invalidate,
+            enrolment_changed=lambda: self.looks.append("enrolment"),
+            messages_due=lambda: self.looks.append("messages"),
+        )
         self.trail = Trail(self.store, reactor)
         audit = AuditOperations(self.store, self.trail.settled)
-        self.services = [
-            Served(ADMIN, [self.operations]),
-            Served(OPERATOR, [BroadcastOperations(self.store, changed), audit]),
-        ]
+        self.services = [Served(ADMIN, [self.operations]), Served(OPERATOR, [*for_operators, audit])]
         self.server = AdminServer(self.services, "127.0.0.1", 0, reactor, trail=self.trail)
         self.server.start()
         self.channel = grpc.insecure_channel(self.server.address)

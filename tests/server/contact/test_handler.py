@@ -119,6 +119,25 @@ class FirstContactTests(HandlerTestCase):
         self.assertEqual(self.world.store.exchanges, [])
         self.assertIsNone(self.client_data())
 
+    def test_while_enrolment_is_closed_only_known_clients_are_let_in(self) -> None:
+        """Others are refused as an authorizer does it, and nothing is written of them."""
+        self.enrol()
+        written = len(self.world.store.exchanges)
+        self.world.enrolment.is_open = False
+        error = self.failureResultOf(self.begin(wrapped(from_client()), identity("bob")), NotAuthorized).value
+        self.assertEqual(error.stage, "enrolment")
+        self.assertEqual(len(self.world.store.exchanges), written)
+        self.assertEqual(self.world.ingestor.seen, [])
+        self.poll(wrapped())
+        self.world.enrolment.is_open = True
+        self.successResultOf(self.begin(wrapped(), identity("bob")))
+
+    def test_a_client_that_was_enrolled_is_let_in_while_enrolment_is_closed(self) -> None:
+        self.world.enrolment.is_open = False
+        self.failureResultOf(self.begin(wrapped()), NotAuthorized)
+        self.world.now(self.world.store.add_client(ALICE.client_id, ClientData(ALICE.key)))
+        self.poll(wrapped())
+
     def test_the_authorizer_is_told_whether_the_client_is_new(self) -> None:
         self.poll(wrapped(labels=["linux"]))
         self.poll(wrapped())

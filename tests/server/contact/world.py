@@ -21,6 +21,7 @@ from fleetspeak.server.cache import ClientCache
 from fleetspeak.server.contact.handler import ContactHandler
 from fleetspeak.server.contact.identify import Identity
 from fleetspeak.server.dispatch import Dispatcher
+from fleetspeak.server.enrolment import Enrolment
 from fleetspeak.server.stats import ServerStats
 from fleetspeak.store.memory import MemoryStore
 
@@ -161,6 +162,8 @@ class World:
         self.broadcasts = BroadcastManager(
             self.store, self.dispatcher, self.clock, self.now_ns, uniform=lambda: 0.0, stats=self.stats
         )
+        self.enrolment = Enrolment(self.store, self.clock)
+        self.enrolment.is_open = True
         self.contacts = ContactHandler(
             self.store,
             authorizer or AllowAll(),
@@ -170,6 +173,7 @@ class World:
             now_ns=self.now_ns,
             nonce=lambda: next(self.nonces),
             broadcaster=self.broadcasts,
+            enrolment=self.enrolment,
             stats=self.stats,
         )
 

@@ -7,11 +7,12 @@ from typing import Any
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from fleetspeak.errors import NotFound, StoreError
 from fleetspeak.ids import ClientId, MessageId
-from fleetspeak.interfaces import IStore
+from fleetspeak.interfaces import IOperatorStore, IStore
 from fleetspeak.pb import common
 from fleetspeak.records import Claim, ClientData, Contact, Exchange, Label
 from fleetspeak.server.stats import ServerStats
@@ -32,6 +33,14 @@ CreateAllocation CleanupAllocation StoreFile DeleteFile StatFile ReadFile
 """
 """Those of server-core 9.1 that the store has; StreamClientContacts is ListClientContacts in pages, and
 SetBroadcastLimit is no operation of its own here."""
+
+
+@implementer(IStore)
+class _PlainStore:
+    """A store for clients only."""
+
+    def __getattr__(self, name: str) -> Any:
+        return None
 
 
 class MeasuredCase(SynchronousTestCase):
@@ -61,6 +70,14 @@ class NamesTests(SynchronousTestCase):
 class OperationTests(MeasuredCase):
     def test_it_is_a_store(self) -> None:
         verifyObject(IStore, self.store)
+
+    def test_it_has_what_operators_ask_for_if_the_store_has(self) -> None:
+        """And tells of it."""
+        verifyObject(IOperatorStore, self.store)
+        self.successResultOf(IOperatorStore(self.store).settings())
+        self.assertEqual(self.names(), ["Settings"])
+        without = MeasuredStore(object.__new__(_PlainStore), ServerStats([], self.clock))
+        self.assertIsNone(IOperatorStore(without, None))
 
     def test_an_operation_is_told_when_it_ends_with_how_long_it_took(self) -> None:
         waiting: Deferred[Any] = Deferred()

@@ -36,9 +36,9 @@ class _MessageStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_MessageS
     DESCRIPTOR: _descriptor.EnumDescriptor
     ANY_STATE: _MessageState.ValueType  # 0
     WAITING: _MessageState.ValueType  # 1
-    """Not handed to its destination yet."""
+    """Pending, and never taken from the store to be sent or tried again."""
     SENT: _MessageState.ValueType  # 2
-    """Handed out at least once, and neither confirmed nor failed."""
+    """Pending, and taken from the store at least once."""
     PROCESSED: _MessageState.ValueType  # 3
     """Processed with success."""
     FAILED: _MessageState.ValueType  # 4
@@ -51,9 +51,9 @@ class MessageState(_MessageState, metaclass=_MessageStateEnumTypeWrapper):
 
 ANY_STATE: MessageState.ValueType  # 0
 WAITING: MessageState.ValueType  # 1
-"""Not handed to its destination yet."""
+"""Pending, and never taken from the store to be sent or tried again."""
 SENT: MessageState.ValueType  # 2
-"""Handed out at least once, and neither confirmed nor failed."""
+"""Pending, and taken from the store at least once."""
 PROCESSED: MessageState.ValueType  # 3
 """Processed with success."""
 FAILED: MessageState.ValueType  # 4
@@ -76,7 +76,7 @@ class _BroadcastStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Broadc
     EXPIRED: _BroadcastState.ValueType  # 4
     DISABLED: _BroadcastState.ValueType  # 5
     STOPPED: _BroadcastState.ValueType  # 6
-    """More clients failed than it tolerates."""
+    """As many clients failed as make it stop."""
 
 class BroadcastState(_BroadcastState, metaclass=_BroadcastStateEnumTypeWrapper):
     """---- broadcasts"""
@@ -89,7 +89,7 @@ COMPLETE: BroadcastState.ValueType  # 3
 EXPIRED: BroadcastState.ValueType  # 4
 DISABLED: BroadcastState.ValueType  # 5
 STOPPED: BroadcastState.ValueType  # 6
-"""More clients failed than it tolerates."""
+"""As many clients failed as make it stop."""
 Global___BroadcastState: _TypeAlias = BroadcastState  # noqa: Y015
 
 @_typing.final
@@ -316,7 +316,7 @@ class GetEnrolmentRequest(_message.Message):
     WINDOW_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def window(self) -> _duration_pb2.Duration:
-        """Enrolled clients are counted back to this long ago; unset: a day."""
+        """For `in_contact`; unset: a day."""
 
     def __init__(
         self,
@@ -417,7 +417,7 @@ class MessageFilter(_message.Message):
     STATE_FIELD_NUMBER: _builtins.int
     CREATED_FIELD_NUMBER: _builtins.int
     client_id: _builtins.bytes
-    """From or to this client; empty: any."""
+    """From or to this client; empty: any. What a client sent is found as long as its contacts are kept."""
     service: _builtins.str
     """From or to this service; empty: any."""
     message_type: _builtins.str
@@ -463,7 +463,7 @@ class MessageEntry(_message.Message):
     message_type: _builtins.str
     state: Global___MessageState.ValueType
     attempts: _builtins.int
-    """How often it was handed out; 0 for what is processed."""
+    """How often it was taken from the store; 0 for what is processed."""
     payload_size: _builtins.int
     """Bytes of its payload while it is kept."""
     @_builtins.property
@@ -476,7 +476,7 @@ class MessageEntry(_message.Message):
     def result(self) -> _common_pb2.MessageResult: ...
     @_builtins.property
     def due_time(self) -> _timestamp_pb2.Timestamp:
-        """When it is handed out next; unset for what is processed."""
+        """When it is taken next; unset for what is processed."""
 
     def __init__(
         self,
@@ -588,7 +588,9 @@ class MessageCount(_message.Message):
     state: Global___MessageState.ValueType
     count: _builtins.int
     @_builtins.property
-    def oldest(self) -> _timestamp_pb2.Timestamp: ...
+    def oldest(self) -> _timestamp_pb2.Timestamp:
+        """Creation time of the oldest one, in whole seconds."""
+
     def __init__(
         self,
         *,
@@ -736,7 +738,7 @@ class BroadcastEntry(_message.Message):
     errors: _builtins.int
     """Clients that failed with it."""
     max_errors: _builtins.int
-    """It stops by itself when more clients than these fail; 0: never."""
+    """It stops by itself when so many clients failed; 0: never."""
     @_builtins.property
     def broadcast(self) -> _broadcasts_pb2.Broadcast: ...
     def __init__(
