@@ -108,7 +108,7 @@ def _declare_create(parser: argparse.ArgumentParser) -> None:
     lists.declare_labels(parser, "only for clients with this label; may be repeated")
     parser.add_argument("--limit", type=_limit, default=UNLIMITED, metavar="N", help="most clients [default: all]")
     parser.add_argument(
-        "--max-errors", type=_limit, default=0, metavar="N", help="stop when more clients fail [0: never]"
+        "--max-errors", type=_limit, default=0, metavar="N", help="stop when so many clients failed [0: never]"
     )
     parser.add_argument("--expires", metavar="TIME", help="such as 2026-11-28T14:30:00Z, or 2h from now")
     parser.add_argument(

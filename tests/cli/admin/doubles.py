@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TextIO
 from unittest import mock
 
 import grpc
@@ -94,11 +96,20 @@ def refuse(code: grpc.StatusCode, details: str) -> Callable[..., Any]:
     return abort
 
 
-class Terminal(io.StringIO):
-    """What a command prints to somebody."""
+class Printed(io.StringIO):
+    """What this thread prints; others, which follow the logs of servers, print to where they printed before."""
+
+    def __init__(self, before: TextIO, terminal: bool) -> None:
+        super().__init__()
+        self._before = before
+        self._terminal = terminal
+        self._thread = threading.get_ident()
+
+    def write(self, text: str) -> int:
+        return super().write(text) if threading.get_ident() == self._thread else self._before.write(text)
 
     def isatty(self) -> bool:
-        return True
+        return self._terminal
 
 
 @dataclass
@@ -122,8 +133,7 @@ def environment(**variables: str) -> Iterator[None]:
 
 def run_tool(*words: str, terminal: bool = False, **variables: str) -> Outcome:
     """Run ``fleetspeak-admin`` in this process."""
-    made = Terminal if terminal else io.StringIO
-    out, err = made(), made()
+    out, err = Printed(sys.stdout, terminal), Printed(sys.stderr, terminal)
     with environment(**variables), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
             status = program.run(words)

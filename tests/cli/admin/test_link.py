@@ -15,8 +15,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from fleetspeak.cli.admin import link
 from fleetspeak.pb import admin
 from tests.programs import free_port
+from tests.server.admin.authority import Authority
 
-from .authority import Authority
 from .doubles import FakeServer, Outcome, ToolTestCase, refuse, run_tool
 
 TOKEN = "s3cret-token"
@@ -30,7 +30,7 @@ class TlsTests(SynchronousTestCase):
         self.server = FakeServer()
 
     def serve(self, *, client_certificates: bool = False, name: str = "localhost") -> None:
-        certificate, key = self.authority.write_server(name)
+        certificate, key = self.authority.write_server(hosts=[name])
         credentials = grpc.ssl_server_credentials(
             [(key.read_bytes(), certificate.read_bytes())],
             root_certificates=self.authority.pem if client_certificates else None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from cryptography import x509
@@ -25,11 +26,11 @@ class Authority:
         self.path = folder / f"{name}-ca.pem"
         self.path.write_bytes(self.pem)
 
-    def write_server(self, name: str = "server") -> tuple[Path, Path]:
-        """A certificate for localhost and 127.0.0.1, and its key."""
-        made, key = certificates.issue_server(
-            self.certificate, self._key, name, ["localhost", "127.0.0.1"], time.time()
-        )
+    def write_server(
+        self, name: str = "server", hosts: Sequence[str] = ("localhost", "127.0.0.1")
+    ) -> tuple[Path, Path]:
+        """A certificate for these hosts, and its key."""
+        made, key = certificates.issue_server(self.certificate, self._key, name, hosts, time.time())
         paths = self.folder / f"{name}.pem", self.folder / f"{name}-key.pem"
         paths[1].touch(0o600)
         paths[1].write_text(certificates.key_to_pem(key))
