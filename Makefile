@@ -4,10 +4,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help venv demo test soak lint format protos wheel clean
+.PHONY: help venv demo test soak soak-galera lint format protos wheel clean
 
 help: ## Say what there is to make
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 17
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 venv: $(VENV)/ready ## Make .venv with everything that development needs
 
@@ -18,12 +18,16 @@ demo: venv ## Run a server, two clients and a service at each end, until Ctrl-C
 	@$(BIN)/fleetspeak demo $(ARGS)
 
 test: venv ## Run all tests, those against the released Go programs too
-	@tools/need-debian mariadb-server-core mariadb-client-core haproxy systemd tinyproxy-bin zsh fish
+	@tools/need-debian mariadb-server galera-4 rsync redis-server haproxy systemd tinyproxy-bin zsh fish
 	@PYTHON=$(BIN)/python tools/get-peer
 	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile $(ARGS)
 
 soak: venv ## Kill client, daemons and server at random for five minutes, and look for every message
 	SOAK_SECONDS=300 $(BIN)/python -m pytest -s tests/fleet/test_random_kills.py $(ARGS)
+
+soak-galera: venv ## Kill nodes of a Galera cluster at random for five minutes, under load, and account for everything
+	@tools/need-debian mariadb-server galera-4 rsync haproxy
+	GALERA_SOAK_SECONDS=300 $(BIN)/python -m pytest -s tests/galera/test_soak.py $(ARGS)
 
 lint: venv ## Check style and types
 	$(BIN)/ruff check

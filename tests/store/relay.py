@@ -18,8 +18,9 @@ class Relay:
     it, and its answer is lost; ``meanwhile``: the server gets it and at the same time loses its peer.
     """
 
-    def __init__(self, port: int, fate: Callable[[], str] = lambda: "pass") -> None:
-        self._port = port
+    def __init__(self, port: int | Callable[[], int], fate: Callable[[], str] = lambda: "pass") -> None:
+        """@param port: of the server, or what gives one for each connection."""
+        self._target: Callable[[], int] = port if callable(port) else lambda: port
         self.fate = fate
         self.broken = 0
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -39,7 +40,7 @@ class Relay:
 
     def _serve(self, client: socket.socket) -> None:
         try:
-            server = socket.create_connection(("127.0.0.1", self._port))
+            server = socket.create_connection(("127.0.0.1", self._target()))
         except OSError:
             client.close()
             return

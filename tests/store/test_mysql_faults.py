@@ -21,7 +21,7 @@ from fleetspeak.errors import StoreError
 from fleetspeak.ids import ClientId, MessageId
 from fleetspeak.records import Claim, ClientData, Contact, Exchange, Exchanged
 from fleetspeak.store.outcome import only
-from fleetspeak.store.sql import mysql
+from fleetspeak.store.sql import mysql, mysqlsetup
 from fleetspeak.store.sql.mysql import MysqlDatabase, MysqlStore
 from fleetspeak.testing.storecontract.base import C1, C2, from_client, numbers, to_client
 from fleetspeak.wire import dsn
@@ -196,6 +196,26 @@ class InTheWayTests(MysqlCase):
         self.clock.now += 31
         self.assert_once(self.exchange())
         self.assertEqual(self.clock.slept, [])
+
+
+class OpeningTests(MysqlCase):
+    """Servers that start at the same time are in each other's way."""
+
+    def test_a_deadlock_while_the_tables_are_made(self) -> None:
+        """As at a node of Galera, when another one was quicker."""
+        prepare, times = mysqlsetup.prepare, iter(range(2))
+
+        def failing(connection: object, before: int) -> object:
+            if next(times, None) is not None:
+                raise pymysql.OperationalError(1213, "Deadlock found when trying to get lock")
+            return prepare(connection, before)
+
+        self.patch(mysqlsetup, "prepare", failing)
+        clock = FakeClock()
+        database = MysqlDatabase(dsn.parse(self.database.dsn), clock=clock)
+        database.open()
+        database.close()
+        self.assertEqual(clock.slept, [0.0, 0.1])
 
 
 class RelayTests(TestCase):

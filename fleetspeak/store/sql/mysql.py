@@ -166,13 +166,18 @@ class MysqlDatabase:
         """Connect; the one that writes also makes what is missing.  Raises ConfigError."""
         if self._on_demand:
             return
-        try:
-            if not self._read_only:
-                self._prepare()
-            self._connect()
-        except (pymysql.Error, OSError, ValueError) as error:
-            self._drop()
-            raise ConfigError(self._explain_opening(error)) from error
+        tries = 0
+        while True:
+            try:
+                if not self._read_only:
+                    self._prepare()
+                self._connect()
+                return
+            except (pymysql.Error, OSError, ValueError) as error:
+                self._drop()
+                tries += 1
+                if _number(error) not in mysqlerrors.UNDONE or not self.again(tries):  # another server starts, too
+                    raise ConfigError(self._explain_opening(error)) from error
 
     def close(self) -> None:
         """Disconnect, and remove the mark of this writer."""
@@ -380,9 +385,18 @@ class MysqlDatabase:
         self._wrote = True
         if self._server.returns:
             return [number for (number,) in self.rows(f"{sql} RETURNING {column}", parameters)]
+        step = self._increment()
         first = self._run(self._query(sql, parameters)).lastrowid
-        step = self._server.increment
+        if step != self._increment():
+            raise Again(f"the cluster of database {self._source} has changed its size; nothing was stored")
         return list(range(first, first + rows * step, step))
+
+    def _increment(self) -> int:
+        """Between the numbers of rows, now."""
+        if not self._server.is_galera:
+            return self._server.increment
+        [(step,)] = self.rows("SELECT @@auto_increment_increment")
+        return int(step)
 
     def alter(self, sql: str) -> None:
         """See `Connection`: by a connection of its own, whose answers may take any time."""

@@ -24,6 +24,8 @@ class Server:
     max_packet: int = 4 * 1024 * 1024
     increment: int = 1
     """Between two numbers that it gives to rows."""
+    is_galera: bool = False
+    """It is a node of a cluster: `increment` changes when nodes come and go, also for connections that are there."""
 
     @classmethod
     def of(cls, connection: Any) -> Server:
@@ -33,7 +35,8 @@ class Server:
         )
         if "STRICT" not in mode and "TRADITIONAL" not in mode:
             raise ValueError("sql_mode in the DSN must be a strict one: names would be cut without a word")
-        return cls(version, int(packet), int(increment))
+        galera = [value for _, value in _ask(connection, "SHOW VARIABLES LIKE 'wsrep_on'")] == ["ON"]
+        return cls(version, int(packet), int(increment), galera)
 
     @property
     def skips_locked(self) -> bool:
