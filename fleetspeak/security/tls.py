@@ -65,15 +65,8 @@ def server_options(chain_pem: str, key_pem: str, *, offer_http2: bool = False) -
     @return: to be given to `TLSMemoryBIOFactory(..., isClient=False, ...)`.
     @raise ConfigError: one of them cannot be read, or they do not belong together.
     """
-    chain, key = _check_pair(chain_pem, key_pem)
     context = _context()
-    try:
-        context.use_certificate(chain[0])
-        context.use_privatekey(key)
-        for certificate in chain[1:]:
-            context.add_extra_chain_cert(certificate)
-    except SSL.Error as error:
-        raise ConfigError(f"the server's certificate or key is not usable for TLS: {error}") from None
+    _show(context, chain_pem, key_pem)
     context.set_options(SSL.OP_NO_TICKET | SSL.OP_CIPHER_SERVER_PREFERENCE | SSL.OP_NO_RENEGOTIATION)
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
     context.set_verify(SSL.VERIFY_PEER, _accept_any)
@@ -155,6 +148,25 @@ def proxy_tls(trusted: Sequence[Certificate], host: str) -> ClientConnectionCrea
     context.set_default_verify_paths()
     _trust(context, trusted)
     return ClientConnectionCreator(context, host, lambda serial: False, "proxy")
+
+
+def target_tls(
+    trusted: Sequence[Certificate], host: str, chain_pem: str = "", key_pem: str = ""
+) -> ClientConnectionCreator:
+    """TLS with a program that messages are forwarded to; HTTP/2 only.
+
+    @param trusted: the only certificates that the program's may end in.
+    @param host: what to find in its certificate.
+    @param chain_pem: the certificate to show, and then those up to its authority; empty for none.
+    @param key_pem: the private key of the first of them.
+    @raise ConfigError: the pair cannot be read, or does not belong together.
+    @raise ValueError: `host` can be neither a host name nor an IP address.
+    """
+    context = _context()
+    _trust(context, trusted)
+    if chain_pem or key_pem:
+        _show(context, chain_pem, key_pem)
+    return ClientConnectionCreator(context, host, lambda serial: False, "target", protocols=[_HTTP_2])
 
 
 def _verifies(way: Sequence[Certificate]) -> bool:
@@ -251,6 +263,18 @@ def _as_refusal(error: Exception) -> VerificationFailed:
     if isinstance(error, VerificationFailed):
         return error
     return VerificationFailed(f"the server's certificate cannot be checked: {error}")
+
+
+def _show(context: SSL.Context, chain_pem: str, key_pem: str) -> None:
+    """Have connections show a certificate, and those that lead to its authority.  Raises ConfigError."""
+    chain, key = _check_pair(chain_pem, key_pem)
+    try:
+        context.use_certificate(chain[0])
+        context.use_privatekey(key)
+        for certificate in chain[1:]:
+            context.add_extra_chain_cert(certificate)
+    except SSL.Error as error:
+        raise ConfigError(f"the server's certificate or key is not usable for TLS: {error}") from None
 
 
 def _check_pair(chain_pem: str, key_pem: str) -> tuple[list[Certificate], SigningKey]:

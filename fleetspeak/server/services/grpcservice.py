@@ -1,18 +1,17 @@
 """The factories `GRPC` and `GRPC_TLS`: forward messages to a program that serves `fleetspeak.grpcservice.Processor`.
 
 The first one has upstream's configuration, the second one ours, with all that TLS needs.
-
-grpc must not be imported before the process has forked for the last time, so it is imported, and the channel
-made, when the service starts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from google.protobuf.message import DecodeError
 from google.protobuf.message import Message as ProtobufMessage
 from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint, wrapClientTLS
+from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.plugin import IPlugin
@@ -21,12 +20,14 @@ from zope.interface import implementer
 from fleetspeak.errors import ConfigError, PermanentError, TemporaryError
 from fleetspeak.interfaces import IServerService, IServerServiceContext, IServerServiceFactory
 from fleetspeak.pb import common, grpcservice, grpctlsservice
-from fleetspeak.server.grpcimport import ensure_grpc
+from fleetspeak.security.certificates import load_readable_certificates
+from fleetspeak.security.tls import target_tls
+from fleetspeak.server.services.callchannel import CallChannel
 from fleetspeak.server.services.grpctls import Credentials, TlsFiles
 from fleetspeak.server.services.manager import PROCESSING_LIMIT
+from fleetspeak.wire.grpccalls import Status, Target, parse_target, request_head
 
-if TYPE_CHECKING:
-    import grpc
+METHOD = "/fleetspeak.grpcservice.Processor/Process"
 
 DEADLINE = PROCESSING_LIMIT - 1.0
 """Seconds for one message, all tries together: a little less than the manager grants, so that the last error,
@@ -44,57 +45,38 @@ RETRIED = frozenset(("UNAVAILABLE", "ABORTED", "CANCELLED", "UNKNOWN", "INTERNAL
 """Status codes after which another try before the deadline can help.  UNKNOWN is what an exception in a
 receiver written in Python comes as, and existing receivers count on being called again after one."""
 
-CHANNEL_OPTIONS: tuple[tuple[str, int | str], ...] = (
-    ("grpc.max_reconnect_backoff_ms", 10_000),  # the default, 2 min, would leave a target that is back unused
-    ("grpc.max_send_message_length", -1),
-)
-
-
 LOOK_INTERVAL = 60.0
 """Least seconds between two looks whether the files of TLS have changed."""
 
 log = Logger()
 
 
-class CallFailed(Exception):
-    """One try ended with a status other than OK."""
-
-    def __init__(self, code: str, details: str) -> None:
-        super().__init__(f"{code}: {details}")
-        self.code = code
-
-
 @implementer(IServerService)
 class GrpcService:
-    """One channel to one target; a call per message and try, any number at a time, none of which holds a thread."""
+    """One channel to one target; a call per message and try, any number at a time, all of them in the reactor."""
 
-    def __init__(self, target: str, tls: TlsFiles | None, reactor: Any) -> None:
+    def __init__(self, target: Target, tls: TlsFiles | None, reactor: Any) -> None:
         """@param tls: None for plaintext.  @raise ConfigError: its files cannot be used."""
         self._target = target
         self._tls = tls
         self._credentials = None if tls is None else tls.read()
         self._reactor = reactor
-        self._channel: grpc.Channel | None = None
-        self._retired: dict[grpc.Channel, Any] = {}
+        self._channel: CallChannel | None = None
+        self._retired: dict[CallChannel, Any] = {}
         """Channels that calls may still run on, with the timers that close them."""
-        self._process: Callable[..., Any] | None = None
         self._next_look = 0.0
 
     def start(self) -> None:
         """Make the channel.  It connects with the first message; a target that is down is no failure."""
-        ensure_grpc()
         self._open(self._credentials)
 
     def _open(self, credentials: Credentials | None) -> None:
-        from fleetspeak import rpc
-
-        self._channel = _make_channel(self._target, credentials, "" if self._tls is None else self._tls.server_name)
-        self._process = rpc.grpcservice.ProcessorStub(self._channel).Process.future
+        server_name = "" if self._tls is None else self._tls.server_name
+        self._channel = _make_channel(self._target, credentials, server_name, self._reactor)
         self._next_look = self._reactor.seconds() + LOOK_INTERVAL
 
     def stop(self) -> None:
         """Close the channels; calls that still run fail as cancelled."""
-        self._process = None
         for channel, timer in self._retired.items():
             timer.cancel()
             channel.close()
@@ -116,9 +98,9 @@ class GrpcService:
         if self._channel is not None:
             self._retired[self._channel] = self._reactor.callLater(DEADLINE, self._close_retired, self._channel)
         self._open(credentials)
-        log.info("the files of TLS to {target} have changed, and were read anew", target=self._target)
+        log.info("the files of TLS to {target} have changed, and were read anew", target=self._target.authority)
 
-    def _close_retired(self, channel: grpc.Channel) -> None:
+    def _close_retired(self, channel: CallChannel) -> None:
         del self._retired[channel]
         channel.close()
 
@@ -127,41 +109,35 @@ class GrpcService:
         deadline = self._reactor.seconds() + DEADLINE
         pause = FIRST_PAUSE
         while True:
-            try:
-                await self._call(message, deadline - self._reactor.seconds())
+            status = _checked(await self._call(message, deadline - self._reactor.seconds()))
+            if status.code == "OK":
                 return
-            except CallFailed as failure:
-                last = self._reactor.seconds() + pause >= deadline
-                if last or failure.code not in RETRIED:
-                    raise _verdict(failure) from None
+            if status.code not in RETRIED or self._reactor.seconds() + pause >= deadline:
+                raise _verdict(status)
             await deferLater(self._reactor, pause)
             pause *= 2
 
-    def _call(self, message: common.Message, seconds: float) -> Deferred[None]:
+    def _call(self, message: common.Message, seconds: float) -> Deferred[Status]:
         """One try.  Cancelling the Deferred cancels the call."""
-        if self._process is None:
+        if self._channel is None:
             raise TemporaryError("connection unavailable")
         if self._tls is not None and self._reactor.seconds() >= self._next_look:
             self._look_for_new_files(self._tls)
-        call = self._process(message, timeout=seconds)
-        done: Deferred[None] = Deferred(lambda _: call.cancel())
-        call.add_done_callback(lambda finished: self._reactor.callFromThread(_conclude, finished, done))
-        return done
+        return self._channel.call(message.SerializeToString(), seconds)
 
 
-def _conclude(call: Any, done: Deferred[None]) -> None:
-    """Back in the reactor's thread."""
-    if done.called:  # it was cancelled meanwhile
-        return
-    code = call.code().name
-    if code == "OK":
-        done.callback(None)
-    else:
-        done.errback(CallFailed(code, call.details() or ""))
+def _checked(status: Status) -> Status:
+    """The reply is an empty message, as nearly all are, or at least one."""
+    if status.reply:
+        try:
+            common.EmptyMessage.FromString(status.reply)
+        except DecodeError:
+            return Status("INTERNAL", "the reply is no fleetspeak.EmptyMessage")
+    return status
 
 
-def _verdict(failure: CallFailed) -> TemporaryError | PermanentError:
-    return (TemporaryError if failure.code in TEMPORARY else PermanentError)(str(failure))
+def _verdict(status: Status) -> TemporaryError | PermanentError:
+    return (TemporaryError if status.code in TEMPORARY else PermanentError)(f"{status.code}: {status.details}")
 
 
 @implementer(IPlugin, IServerServiceFactory)
@@ -179,12 +155,13 @@ class GrpcFactory:
             raise ConfigError(f"{where}: factory [GRPC] needs a config of type fleetspeak.grpcservice.Config")
         if not config.target:
             raise ConfigError(f"{where}: the config of factory [GRPC] must name a target, such as localhost:1337")
+        target = _target(where, config.target)
         if config.insecure:
-            return GrpcService(config.target, None, context.reactor)
+            return GrpcService(target, None, context.reactor)
         if not config.cert_file:
             shown = " ".join(str(config).split())
             raise ConfigError(f"{where}: GRPCService requires either insecure or cert_file to be set, got: {shown}")
-        return GrpcService(config.target, TlsFiles(where, config.cert_file), context.reactor)
+        return GrpcService(target, TlsFiles(where, config.cert_file), context.reactor)
 
 
 @implementer(IPlugin, IServerServiceFactory)
@@ -203,20 +180,25 @@ class GrpcTlsFactory:
         if not config.target:
             raise ConfigError(f"{where}: the config of factory [GRPC_TLS] must name a target, such as localhost:1337")
         files = TlsFiles(where, config.cert_file, config.client_cert_file, config.client_key_file, config.server_name)
-        return GrpcService(config.target, files, context.reactor)
+        return GrpcService(_target(where, config.target), files, context.reactor)
 
 
-def _make_channel(target: str, credentials: Credentials | None, server_name: str) -> grpc.Channel:
-    import grpc
+def _target(where: str, text: str) -> Target:
+    try:
+        return parse_target(text)
+    except ValueError as error:
+        raise ConfigError(f"{where}: the target: {error}") from None
 
-    if credentials is None:
-        return grpc.insecure_channel(target, options=CHANNEL_OPTIONS)
-    made = grpc.ssl_channel_credentials(
-        root_certificates=credentials.trusted,
-        private_key=credentials.key,
-        certificate_chain=credentials.certificate,
-    )
-    options = list(CHANNEL_OPTIONS)
-    if server_name:
-        options.append(("grpc.ssl_target_name_override", server_name))
-    return grpc.secure_channel(target, made, options=options)
+
+def _make_channel(target: Target, credentials: Credentials | None, server_name: str, reactor: Any) -> CallChannel:
+    endpoint: IStreamClientEndpoint
+    if target.path:
+        endpoint = UNIXClientEndpoint(reactor, target.path)  # type: ignore[no-untyped-call]
+    else:
+        endpoint = HostnameEndpoint(reactor, target.host, target.port)
+    if credentials is not None:
+        trusted = load_readable_certificates(credentials.trusted.decode("ascii", "replace"))
+        pair = [(pem or b"").decode("ascii", "replace") for pem in (credentials.certificate, credentials.key)]
+        endpoint = wrapClientTLS(target_tls(trusted, server_name or target.host or "localhost", *pair), endpoint)
+    tls = credentials is not None
+    return CallChannel(endpoint, request_head(METHOD, target.authority, tls=tls), reactor, tls=tls)

@@ -25,6 +25,7 @@ from fleetspeak.pb import common, grpctlsservice
 from fleetspeak.security import certificates, keys
 from fleetspeak.server.services import grpcservice
 from fleetspeak.server.services.grpcservice import GrpcService, GrpcTlsFactory
+from fleetspeak.wire.grpccalls import Target
 
 
 class Receiver(rpc.grpcservice.ProcessorServicer):
@@ -144,7 +145,7 @@ class TargetCase(TestCase):
         return service
 
     def plain(self, port: int) -> GrpcService:
-        return self.started(GrpcService(f"127.0.0.1:{port}", None, reactor))
+        return self.started(GrpcService(Target("127.0.0.1", port), None, reactor))
 
     def tls(self, port: int, **fields: str | Path) -> GrpcService:
         config = grpctlsservice.Config(target=f"localhost:{port}", **{name: str(one) for name, one in fields.items()})

@@ -6,11 +6,13 @@ import grpc
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
+from twisted.internet.threads import deferToThread
 
 from fleetspeak.errors import PermanentError, TemporaryError
 from fleetspeak.pb import common
 from fleetspeak.server.services.grpcservice import GrpcService
 from fleetspeak.server.services.manager import ServiceManager
+from fleetspeak.wire.grpccalls import Target
 from tests.server.services.doubles import message
 from tests.server.services.targets import TargetCase, answering
 
@@ -56,7 +58,7 @@ class GoneTests(TargetCase):
 
     async def test_a_name_that_nobody_knows(self) -> None:
         self.hurry(1)
-        service = self.started(GrpcService("receiver.invalid:1", None, reactor))
+        service = self.started(GrpcService(Target("receiver.invalid", 1), None, reactor))
         with self.assertRaisesRegex(TemporaryError, "UNAVAILABLE|DEADLINE_EXCEEDED"):
             await service.process(message())
 
@@ -83,8 +85,11 @@ class GoneTests(TargetCase):
         while not self.receiver.most:
             await deferLater(reactor, 0.01)  # type: ignore[arg-type]
         stopped = server.stop(0)
+        assert service._channel is not None
+        while service._channel._connection is not None:
+            await deferLater(reactor, 0.01)  # type: ignore[arg-type]
         self.receiver.hold.set()
-        stopped.wait()
+        await deferToThread(stopped.wait)
         self.serve(address=f"127.0.0.1:{port}")
         await done
         while len(self.receiver.seen) < 2:  # the first call, too, ends in its thread
