@@ -18,13 +18,13 @@ MIN_AGE = 3600
 SHARE = 0.2
 """Of the time, how much is spent pruning while there is something to prune; the rest are pauses."""
 
-TARGET = 0.05
+TARGET = 0.03
 """Seconds that one part shall take: for so long others may have to wait for it."""
 
 MAX_PAUSE = 5.0
 """Seconds between two parts at most."""
 
-FIRST_ROWS, MIN_ROWS, MAX_ROWS = 200, 20, 2000
+FIRST_ROWS, MIN_ROWS, MAX_ROWS = 100, 20, 2000
 """How many rows a part deletes, at first, at least, and at most."""
 
 _AGES = "; keep "

@@ -15,7 +15,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from fleetspeak.records import ClientData
 from fleetspeak.server.retention import LEASE_NAME
 from fleetspeak.testing.storecontract.base import C1, from_client, poll, success
-from tests.programs import Program
+from tests.mariadb import the_server
+from tests.programs import Program, eventually
 from tests.store.doubles import ToldStore
 
 PROGRAM = str(Path(sys.executable).parent / "fleetspeak")
@@ -118,3 +119,53 @@ class RetentionTests(SynchronousTestCase):
         self.assertEqual(program.terminate(), 1)
         self.assertEqual(program.lines_matching("Traceback|Unhandled"), [])
         self.assertEqual(self.rows("messages"), 1000)
+
+
+class KillTests(SynchronousTestCase):
+    """Killed on MariaDB in the middle, and started again."""
+
+    OLD_ROWS = 20_000
+
+    def setUp(self) -> None:
+        self.database = the_server().new_database()
+        self.addCleanup(self.database.drop)
+        scratch = TemporaryDirectory()
+        self.addCleanup(scratch.cleanup)
+        self.components = Path(scratch.name) / "components"
+        self.components.write_text(f'mysql_data_source_name: "{self.database.dsn}"')
+
+    def run_it(self, *words: str) -> Program:
+        program = Program("retention", [PROGRAM, "retention", f"--components-config={self.components}", *words])
+        self.addCleanup(program.make_sure_it_ended)
+        return program
+
+    def insert(self, first: int, last: int, seconds: int, processed: str) -> None:
+        self.database.query(
+            "INSERT INTO messages (message_id, source_service_name, destination_service_name, creation_time_seconds,"
+            " creation_time_nanos, processed_time_seconds, processed_time_nanos) SELECT UNHEX(SHA2(seq, 256)), 'a',"
+            f" 'b', {seconds}, 0, {processed}, 0 FROM seq_{first}_to_{last}"
+        )
+
+    def left(self, where: str) -> int:
+        [(count,)] = self.database.query(f"SELECT COUNT(*) FROM messages WHERE {where}")
+        assert isinstance(count, int)
+        return count
+
+    def test_goes_on(self) -> None:
+        self.assertEqual(self.run_it("--create-indexes").wait(60), 0)
+        now = int(time.time())
+        cutoff = now - 7 * DAY
+        self.insert(1, self.OLD_ROWS, cutoff - 600, str(cutoff - 600))
+        self.insert(100_001, 100_500, cutoff + 600, str(now))
+        self.insert(200_001, 200_500, cutoff - 600, "NULL")
+        old = f"creation_time_seconds < {cutoff} AND processed_time_seconds IS NOT NULL"
+        left = self.OLD_ROWS
+        for _ in range(2):
+            program = self.run_it("--messages=7d")
+            eventually(lambda before=left: self.left(old) < before, "it has begun", 60)
+            program.kill()
+            left = self.left(old)
+            self.database.query("UPDATE fleetspeak_leases SET until_ns = 0")  # a minute passes
+        self.assertEqual(self.run_it("--messages=7d", "--fast").wait(120), 0)
+        self.assertEqual(self.left(old), 0)
+        self.assertEqual((self.left("processed_time_seconds IS NULL"), self.left("1 = 1")), (500, 1000))

@@ -150,6 +150,11 @@ class Server:
             components = f'mysql_data_source_name: "{self.database.dsn}"\n{components}'
         self._components.write_text(components)
 
+    @property
+    def components(self) -> Path:
+        """Its components file."""
+        return self._components
+
     def reconfigure(self, change: Callable[[components_pb.Config], None]) -> None:
         """Let `change` change its components file; before it starts."""
         config = components_pb.Config()
