@@ -188,16 +188,19 @@ class ServiceManager:
             raise NotReady("the services are stopped")
         batches: dict[BatchRunner, list[common.Message]] = {}
         calls = []
+        runners, counting = self._runners, self._stats.active
         for message in messages:
-            runner = self._runners.get(message.destination.service_name)
+            runner = runners.get(message.destination.service_name)
             if runner is None:
                 self._refuse(message, first_try)
-            elif isinstance(runner, BatchRunner):
+                continue
+            if isinstance(runner, BatchRunner):
                 batches.setdefault(runner, []).append(message)
-            else:
-                attempt = self._attempt(message, first_try, client_of) if self._stats.active else None
-                if (call := runner.begin(message, attempt, first_try)) is not None:
-                    calls.append(call)
+                continue
+            attempt = self._attempt(message, first_try, client_of) if counting else None
+            call = runner.begin(message, attempt, first_try)
+            if call is not None:
+                calls.append(call)
         for batch_runner, batch in batches.items():
             attempts = [self._attempt(message, first_try, client_of) for message in batch]
             if (call := batch_runner.begin_batch(batch, attempts, first_try)) is not None:

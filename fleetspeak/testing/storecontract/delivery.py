@@ -5,7 +5,7 @@ from __future__ import annotations
 from fleetspeak.errors import StoreError
 from fleetspeak.ids import ClientId, MessageId
 from fleetspeak.pb import common
-from fleetspeak.records import Ack, Claim, ResultUpdate
+from fleetspeak.records import Ack, Claim, Exchange, ResultUpdate
 from fleetspeak.testing.storecontract.base import (
     C1,
     C2,
@@ -199,6 +199,31 @@ class DeliveryContract(StoreCase):
         await self.store.store_messages([rekey, forged, other])
         await self.acknowledge(C2, 1, 2, 3)
         self.assertEqual(numbers(await self.store.pending_messages([C1])), [2, 3])
+
+    async def test_flags_survive_both_ways(self) -> None:
+        """Priority, background and blocklisting: of what a client claims, and of what comes to a service again."""
+        await self.add_client()
+        for number, (priority, background, blocklisted) in enumerate(
+            (p, b, s) for p in common.Message.Priority.values() for b in (False, True) for s in (False, True)
+        ):
+            to, of = to_client(2 * number), from_client(2 * number + 1)
+            for message in (to, of):
+                message.priority, message.background = priority, background
+                message.is_blocklisted_source = blocklisted
+            await self.store.store_messages([to])
+            [exchanged] = await self.store.exchange([Exchange([of], claim=Claim(C1))])
+            assert not isinstance(exchanged, StoreError)
+            self.assertEqual(list(exchanged.messages), [to])
+            self.assertEqual(await self.store.pending_messages([C1], 0, 0, True), [to])
+            await self.acknowledge(C1, 2 * number)
+            for _ in range(3):
+                self.clock.advance(3600)
+                self.assertEqual(await self.store.overdue_messages(10), [of])
+            await self.store.set_message_results([ResultUpdate(message_id(2 * number + 1), success(1))])
+            done, processed = await self.store.get_messages([message_id(2 * number), message_id(2 * number + 1)], True)
+            for one in (done, processed):
+                kept = (one.priority, one.background, one.is_blocklisted_source)
+                self.assertEqual(kept, (priority, background, blocklisted))
 
     # -- messages for server services
 

@@ -104,9 +104,10 @@ class TargetCase(TestCase):
         credentials: grpc.ServerCredentials | None = None,
         address: str = "127.0.0.1:0",
         handlers: tuple[grpc.GenericRpcHandler, ...] | None = None,
+        options: tuple[tuple[str, int], ...] = (),
     ) -> tuple[grpc.Server, int]:
         """Start a server.  Gives its port."""
-        server = grpc.server(concurrent.futures.ThreadPoolExecutor(20))
+        server = grpc.server(concurrent.futures.ThreadPoolExecutor(20), options=options)
         if handlers is None:
             rpc.grpcservice.add_ProcessorServicer_to_server(self.receiver, server)
         else:
@@ -152,7 +153,7 @@ class TargetCase(TestCase):
         return self.started(GrpcTlsFactory().make(config, mock.Mock(service_name="hello", reactor=reactor)))
 
     def hurry(self, deadline: float, pause: float = 0.05) -> None:
-        """Let time pass quicker: what is tested takes half a minute in life."""
+        """Let time pass quicker: what is tested takes half a minute in life.  A pause beyond the deadline: no retry."""
         self.patch(grpcservice, "DEADLINE", deadline)
         self.patch(grpcservice, "FIRST_PAUSE", pause)
 

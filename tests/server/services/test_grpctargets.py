@@ -48,6 +48,20 @@ class SlowTests(TargetCase):
             await self.plain(self.listen()).process(message())
 
 
+class SizeTests(TargetCase):
+    async def test_ours_have_no_limit_and_that_of_the_receiver_fails_the_message(self) -> None:
+        """4 MiB by default."""
+        self.hurry(10, 11)
+        large = message()
+        large.data.value = bytes(5 << 20)
+        _, port = self.serve(options=(("grpc.max_receive_message_length", 8 << 20),))
+        await self.plain(port).process(large)
+        self.assertEqual(self.receiver.seen, [large])
+        _, port = self.serve()
+        with self.assertRaisesRegex(PermanentError, "RESOURCE_EXHAUSTED"):
+            await self.plain(port).process(large)
+
+
 class GoneTests(TargetCase):
     async def test_nothing_listens(self) -> None:
         self.hurry(1)
@@ -102,7 +116,7 @@ class LyingTests(TargetCase):
         await self.plain(port).process(message())
 
     async def test_a_reply_that_is_no_message_is_no_success(self) -> None:
-        self.hurry(0.5)
+        self.hurry(10, 11)
         with self.assertRaisesRegex(PermanentError, "INTERNAL"):
             await self.process_with(b"\xff\xff\xff")
 
@@ -111,7 +125,7 @@ class LyingTests(TargetCase):
 
     async def test_a_reply_of_many_mib_takes_no_memory(self) -> None:
         """The limit of a channel is 4 MiB, where nothing is the answer."""
-        self.hurry(0.5)
+        self.hurry(10, 11)
         with self.assertRaisesRegex(PermanentError, "RESOURCE_EXHAUSTED"):
             await self.process_with(bytes(8 << 20))
 
