@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
@@ -95,6 +96,7 @@ class ServerCase(SideBySide):
         self.assert_same("blacklistclients", one, "zz")
         self.broadcasts()
         self.files()
+        self.commands_that_upstreams_tool_lacks(one)
         for words in ((), ("foo",), ("listcontacts",), ("storefile", "a"), ("disablebroadcasts",)):
             self.assert_misused_alike(*words)
 
@@ -112,6 +114,40 @@ class ServerCase(SideBySide):
         self.assert_same("disablebroadcasts", "0123456789abcdef")
         self.assert_same("disablebroadcasts", "zz")
         self.assertEqual(self.assert_same("listactivebroadcasts"), "No active broadcasts found.\n")
+
+    def commands_that_upstreams_tool_lacks(self, client_id: str) -> None:
+        """As doc/operating.md says, these need no more than upstream's API."""
+
+        def succeed(*words: str) -> str:
+            outcome = run_tool(f"-admin_addr={self.address}", *words)
+            self.assertEqual((outcome.status, outcome.err), (0, ""), words)
+            return outcome.out.strip()
+
+        payload = ("--data-type", "google.protobuf.StringValue", "--data", 'value: "hi"')
+        words = ("--client", client_id, "--service", "hello", "--from", "greeter", "--type", "Greeting")
+        message_id = succeed("messages", "insert", *words, *payload)
+        self.assertEqual(json.loads(succeed("messages", "status", message_id, "--json"))["state"], "pending")
+        pending = json.loads(succeed("messages", "pending", client_id, "--data", "--json"))
+        self.assertEqual((pending["message_id"], pending["data"]), (message_id, "0a026869"))
+        self.assertEqual(succeed("messages", "count", client_id), "1")
+        succeed("messages", "delete-pending", client_id)
+        self.assertEqual(succeed("messages", "count", client_id), "0")
+        # Upstream's server does not tell that it failed (server-core.md 14).
+        ended = json.loads(succeed("messages", "status", message_id, "--json"))["state"]
+        self.assertEqual(ended, "processed" if self.kind is UPSTREAM else "failed")
+        broadcast_id = succeed("broadcasts", "create", "--from", "greeter", "--label", "none", "--expires", "1d")
+        self.assertIn(broadcast_id, succeed("listactivebroadcasts"))
+        succeed("broadcasts", "disable", broadcast_id)
+        self.assertIn("splits", json.loads(succeed("clients", "history", client_id, "--json")))
+        succeed("clients", "blacklist", NOBODY)
+        self.assertEqual(succeed("clients", "usage", client_id), "No reports found.")
+        succeed("files", "delete", "svc", "name")
+        self.assertIn("a Go server" if self.kind is UPSTREAM else "ours", succeed("ping"))
+        listed = run_tool(f"-admin_addr={self.address}", "clients", "list")
+        if self.kind is UPSTREAM:
+            self.assertIn("`fleetspeak-admin listclients` lists all clients", listed.err)
+        else:
+            self.assertIn(client_id, listed.out)
 
     def files(self) -> None:
         path = self.folder / "file"

@@ -6,9 +6,11 @@ import argparse
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from fleetspeak.cli.admin.link import Link
-from fleetspeak.cli.admin.output import Result
+if TYPE_CHECKING:
+    from fleetspeak.cli.admin.link import Link
+    from fleetspeak.cli.admin.output import Result
 
 Arguments = argparse.Namespace
 

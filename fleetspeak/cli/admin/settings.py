@@ -6,7 +6,6 @@ An option on the command line counts first, then the environment, then the file,
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -136,14 +135,18 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
 def _from_file(named: str | None, environment: Mapping[str, str]) -> dict[str, Any]:
     path = Path(named) if named else _default_path(environment)
     try:
-        content = tomllib.loads(path.read_text("utf-8"))
+        raw = path.read_bytes()
     except FileNotFoundError:
         if named:
             raise CommandFailed(f"unable to read {path}: there is no such file") from None
         return {}
     except OSError as error:
         raise CommandFailed(f"unable to read {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    import tomllib  # only now: few have the file
+
+    try:
+        content = tomllib.loads(raw.decode("utf-8"))
+    except ValueError as error:
         raise CommandFailed(f"{path} is not TOML: {error}") from None
     options = {option.name: option for option in OPTIONS if option.persistent}
     found = {}
