@@ -18,7 +18,7 @@ COLUMNS = (
     Column("caller", "Who", 20),
     Column("role", "Role", 8),
     Column("address", "From", 21),
-    Column("method", "What", 40),
+    Column("method", "What", 30, lambda name: name.removeprefix("fleetspeak.")),
     Column("request", "Of", 30),
     Column("outcome", "Outcome", 17),
     Column("detail", "Detail"),

@@ -20,7 +20,7 @@ from fleetspeak.records import UNLIMITED
 INSTEAD = "`fleetspeak-admin listactivebroadcasts` lists those that are active"
 
 COLUMNS = (
-    Column("broadcast_id", "Broadcast ID", 16),
+    Column("broadcast_id", "Broadcast ID", 16, whole=True),
     Column("state", "State", 8),
     Column("service", "From", 20),
     Column("destination", "To", 20),
@@ -32,7 +32,7 @@ COLUMNS = (
     Column("expires", "Expires", 24),
 )
 ACTIVE_COLUMNS = (
-    Column("broadcast_id", "Broadcast ID", 16),
+    Column("broadcast_id", "Broadcast ID", 16, whole=True),
     Column("service", "Source service", 20),
     Column("message_type", "Message type", 20),
     Column("labels", "Labels", 20),

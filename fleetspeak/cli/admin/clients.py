@@ -16,7 +16,7 @@ from fleetspeak.ids import CLIENT_ID_SIZE
 from fleetspeak.pb import admin, operator
 
 COLUMNS = (
-    Column("client_id", "Client ID", 16),
+    Column("client_id", "Client ID", 16, whole=True),
     Column("last_contact", "Last contact", 24),
     Column("address", "Address", 21),
     Column("labels", "Labels", 20),

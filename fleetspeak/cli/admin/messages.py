@@ -24,14 +24,14 @@ BATCH = 500
 """Ids in one request."""
 
 STATUS_COLUMNS = (
-    Column("message_id", "Message ID", 64),
+    Column("message_id", "Message ID", 64, whole=True),
     Column("state", "State", 9),
     Column("created", "Created", 24),
     Column("processed", "Processed", 24),
     Column("reason", "Reason"),
 )
 COLUMNS = (
-    Column("message_id", "Message ID", 64),
+    Column("message_id", "Message ID", 64, whole=True),
     Column("state", "State", 9),
     Column("created", "Created", 24),
     Column("source", "From", 24),
@@ -43,7 +43,7 @@ COLUMNS = (
     Column("reason", "Reason"),
 )
 PENDING_COLUMNS = (
-    Column("message_id", "Message ID", 64),
+    Column("message_id", "Message ID", 64, whole=True),
     Column("created", "Created", 24),
     Column("source", "From", 24),
     Column("destination", "To", 24),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TextIO
 
@@ -19,9 +19,6 @@ from fleetspeak.cli.admin import times
 from fleetspeak.cli.admin.times import Times
 
 Row = Mapping[str, Any]
-
-SHOWN_TO_PEOPLE = 1000
-"""Most rows of a table on a terminal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +32,8 @@ class Column:
     show: Callable[[Any], str] | None = None
     """For people; None: by the kind of the value."""
     right: bool = False
+    whole: bool = False
+    """Never broken into lines, so that it can be copied."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +93,9 @@ def show(result: Result, *, as_json: bool, local: bool, out: TextIO | None = Non
             for row in result.rows:
                 out.write(json_line(row))
         case Listing() if out.isatty():
-            _table(result, style, out)
+            from fleetspeak.cli.admin import tables
+
+            tables.show(result, style, out)
         case Listing():
             lines = _upstream(result, style) if result.plain else _plain(result, style)
             out.writelines(f"{printable(line)}\n" for line in lines)
@@ -157,60 +158,28 @@ def _plain(listing: Listing, style: Times) -> Iterator[str]:
     if first is None:
         yield listing.nothing
         return
-    yield _line(listing.columns, [column.title for column in listing.columns])
+    widths = [column.width for column in listing.columns]
+    yield line(listing.columns, widths, titles(listing.columns))
     for row in itertools.chain((first,), rows):
-        yield _line(listing.columns, _cells(listing.columns, row, style))
+        yield line(listing.columns, widths, cells(listing.columns, row, style))
 
 
-def _cells(columns: tuple[Column, ...], row: Row, style: Times) -> list[str]:
+def titles(columns: tuple[Column, ...]) -> list[str]:
+    """Of all columns."""
+    return [column.title for column in columns]
+
+
+def cells(columns: tuple[Column, ...], row: Row, style: Times) -> list[str]:
+    """A row as texts."""
     return [
         printable(column.show(row[column.key])) if column.show else shown(row[column.key], style) for column in columns
     ]
 
 
-def _line(columns: tuple[Column, ...], cells: list[str]) -> str:
+def line(columns: tuple[Column, ...], widths: Sequence[int], texts: Sequence[str]) -> str:
+    """Texts in columns of at least these widths."""
     padded = (
-        cell.rjust(column.width) if column.right else cell.ljust(column.width)
-        for column, cell in zip(columns, cells, strict=True)
+        text.rjust(width) if column.right else text.ljust(width)
+        for column, width, text in zip(columns, widths, texts, strict=True)
     )
     return "  ".join(padded).rstrip()
-
-
-def _table(listing: Listing, style: Times, out: TextIO) -> None:
-    """With rich if it is installed, else as plain text."""
-    rows = list(itertools.islice(listing.rows, SHOWN_TO_PEOPLE + 1))
-    columns = listing.columns
-    if not rows:
-        out.write(f"{printable(listing.nothing)}\n")
-        return
-    cells = [_cells(columns, row, style) for row in rows[:SHOWN_TO_PEOPLE]]
-    try:
-        from rich import box
-        from rich.console import Console
-        from rich.table import Table
-        from rich.text import Text
-    except ImportError:
-        shown_columns = tuple(
-            Column(
-                column.key,
-                column.title,
-                max(len(cell[index]) for cell in [*cells, _titles(columns)]),
-                None,
-                column.right,
-            )
-            for index, column in enumerate(columns)
-        )
-        out.writelines(f"{_line(shown_columns, line)}\n" for line in [_titles(columns), *cells])
-    else:
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        for column in columns:
-            table.add_column(column.title, justify="right" if column.right else "left", overflow="fold")
-        for line in cells:
-            table.add_row(*map(Text, line))
-        Console(file=out).print(table)
-    if len(rows) > SHOWN_TO_PEOPLE:
-        out.write(f"... and more; these are the first {SHOWN_TO_PEOPLE}. --json, or a pipe, shows all.\n")
-
-
-def _titles(columns: tuple[Column, ...]) -> list[str]:
-    return [column.title for column in columns]

@@ -26,6 +26,10 @@ ADMIN = admin.DESCRIPTOR.services_by_name["Admin"]
 OPERATOR = operator.DESCRIPTOR.services_by_name["Operator"]
 
 
+WIDTH = "160"
+"""Columns of the terminal."""
+
+
 @dataclass
 class Call:
     """One call that came."""
@@ -126,7 +130,7 @@ def environment(**variables: str) -> Iterator[None]:
     """None of ours but these, and an empty home."""
     kept = {name: text for name, text in os.environ.items() if not name.startswith("FLEETSPEAK_")}
     with tempfile.TemporaryDirectory() as home:
-        given = {**kept, "HOME": home, "XDG_CONFIG_HOME": f"{home}/.config", "COLUMNS": "160", **variables}
+        given = {**kept, "HOME": home, "XDG_CONFIG_HOME": f"{home}/.config", "COLUMNS": WIDTH, **variables}
         with mock.patch.dict(os.environ, given, clear=True):
             yield
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from unittest import mock
 
 import grpc
 
 from fleetspeak.pb import admin, operator
 
+from . import doubles
 from .doubles import ADMIN, FakeServer, ToolTestCase, refuse, run_tool
 
 ONE = "0000000000000001"
@@ -56,6 +58,35 @@ class ClientsTests(ToolTestCase):
         self.assertNotIn(f"{1000:016x}", out)
         self.assertIn("these are the first 1000", out)
         self.assertEqual(len(self.server.calls), 2)
+
+    def test_a_narrow_terminal(self) -> None:
+        self.fleet_of(2)
+        with mock.patch.object(doubles, "WIDTH", "40"):
+            out = self.succeed("clients", "list", terminal=True)
+        self.assertEqual(
+            out.splitlines()[:7],
+            [
+                "Client ID     0000000000000000",
+                "Last contact  2023-11-14 22:13:20.250Z",
+                "Address       192.0.2.7:99",
+                "Labels        client:linux",
+                "Blacklisted   no",
+                "",
+                "Client ID     0000000000000001",
+            ],
+        )
+
+    def test_a_terminal_without_rich(self) -> None:
+        self.fleet_of(1)
+        with mock.patch.dict("sys.modules", rich=None):
+            out = self.succeed("clients", "list", terminal=True)
+        self.assertEqual(
+            out.splitlines(),
+            [
+                "Client ID         Last contact              Address       Labels        Blacklisted",
+                "0000000000000000  2023-11-14 22:13:20.250Z  192.0.2.7:99  client:linux  no",
+            ],
+        )
 
     def test_a_server_that_repeats_itself_is_not_followed(self) -> None:
         self.server.replies["ListClients"] = operator.ListClientsResponse(next_page_token="again")
