@@ -36,6 +36,8 @@ class Rpc:
     role: Role
     changes: bool = False
     """Each call is put into the audit trail."""
+    together: bool = False
+    """Its operation takes the entry of the audit trail, and writes it in the transaction of what it changes."""
     shows_payloads: Callable[[Any], bool] | None = None
     """Of a request: whether its reply holds payloads, for which one must be an operator."""
 
@@ -56,7 +58,7 @@ RPCS: dict[str, Rpc] = {
     "fleetspeak.server.Admin/ListClientContacts": _LOOK,
     "fleetspeak.server.Admin/StreamClientContacts": _LOOK,
     "fleetspeak.server.Admin/GetMessageStatus": _LOOK,
-    "fleetspeak.server.Admin/InsertMessage": _CHANGE,
+    "fleetspeak.server.Admin/InsertMessage": Rpc(Role.OPERATOR, changes=True, together=True),
     "fleetspeak.server.Admin/DeletePendingMessages": _CHANGE,
     "fleetspeak.server.Admin/GetPendingMessages": Rpc(Role.VIEWER, shows_payloads=lambda request: request.want_data),
     "fleetspeak.server.Admin/GetPendingMessageCount": _LOOK,

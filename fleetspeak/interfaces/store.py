@@ -99,9 +99,13 @@ class IStore(Interface):
 
     # -- messages
 
-    def store_messages(messages: Sequence[common.Message], contact_id: str = "") -> Deferred[None]:
+    def store_messages(
+        messages: Sequence[common.Message], contact_id: str = "", audit: AuditCall | None = None
+    ) -> Deferred[None]:
         """Store new messages and merge results of known ones (idempotent), linked to a contact if given.
 
+        @param audit: the call of the admin API that this is: its entry, with outcome OK, is written in the same
+            transaction.
         @raise InvalidRecord: no creation time, over-long name, or a contact id that is none.
         """
 

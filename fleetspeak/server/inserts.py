@@ -14,7 +14,7 @@ from fleetspeak.ids import ClientId, MessageId
 from fleetspeak.interfaces import INotifier, IStore
 from fleetspeak.pb import common
 from fleetspeak.program.awaiting import when_done
-from fleetspeak.records import ClientData
+from fleetspeak.records import AuditCall, ClientData
 from fleetspeak.server.services.backlog import Backlog, results
 from fleetspeak.server.services.manager import Lookup, ServiceManager
 from fleetspeak.server.stats import NO_STATS, ServerStats
@@ -59,10 +59,12 @@ class Inserter:
         self._at_once: dict[MessageId, Deferred[None]] = {}
         self._looking: set[Deferred[None]] = set()
 
-    async def insert(self, message: common.Message) -> None:
+    async def insert(self, message: common.Message, audit: AuditCall | None = None) -> None:
         """Fill in id and creation time where they are missing, store `message`, and set it on its way.
 
         Done when it is committed; inserting the same message again is no error.
+
+        @param audit: the call of the admin API by which it comes, to be written down together with it.
 
         Raises InvalidRecord, NotFound (an unknown client), or another StoreError.
         """
@@ -71,7 +73,7 @@ class Inserter:
         client = await self._check_for_client(client_id, message) if client_id else None
         message.ClearField("result")
         self._stats.message_saved(message, bool(client_id), client)
-        await self._store.store_messages([message])
+        await self._store.store_messages([message], audit=audit)
         if client_id:
             self._push(client_id)
         else:

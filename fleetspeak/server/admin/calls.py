@@ -76,7 +76,8 @@ class Calls:
 
     def _unary(self, method: MethodDescriptor, operation: Operation) -> Callable[..., ProtobufMessage]:
         name, read = _full_name(method), GetMessageClass(method.input_type).FromString
-        trail = self._trail if rpc_of(name).changes else None
+        rpc = rpc_of(name)
+        trail = self._trail if rpc.changes else None
 
         def call(requests: Iterator[bytes], context: grpc.ServicerContext) -> ProtobufMessage:
             with self._ending(name, context):
@@ -84,10 +85,12 @@ class Calls:
                 hop = Hop(context, self._reactor)
                 request = self._request(name, requests, context, read, caller)
                 reply: ProtobufMessage
-                if trail is not None:
-                    reply = hop.run(trail.follow, caller, name, operation, request)
-                else:
+                if trail is None:
                     reply = hop.run(operation, request)
+                elif rpc.together:
+                    reply = hop.run(trail.together, caller, name, operation, request)
+                else:
+                    reply = hop.run(trail.follow, caller, name, operation, request)
                 return reply
 
         return call

@@ -17,7 +17,7 @@ from fleetspeak.errors import FleetspeakError, InvalidRecord, NotFound, StoreErr
 from fleetspeak.ids import NO_CLIENT, ClientId
 from fleetspeak.interfaces import IStore
 from fleetspeak.pb import admin, broadcasts, common, operator
-from fleetspeak.records import UNLIMITED, ContactEntry
+from fleetspeak.records import UNLIMITED, AuditCall, ContactEntry
 from fleetspeak.server.inserts import MAX_MESSAGE, Inserter
 from fleetspeak.store.checks import BROADCAST_ID_SIZE
 
@@ -56,9 +56,9 @@ class AdminOperations:
 
     # -- messages
 
-    async def insert_message(self, request: common.Message) -> common.EmptyMessage:
-        """Store a message and set it on its way."""
-        await self._inserter.insert(request)
+    async def insert_message(self, request: common.Message, audit: AuditCall | None = None) -> common.EmptyMessage:
+        """Store a message and set it on its way.  `audit` is written down in the same transaction."""
+        await self._inserter.insert(request, audit)
         return EMPTY
 
     async def get_message_status(self, request: admin.GetMessageStatusRequest) -> admin.GetMessageStatusResponse:

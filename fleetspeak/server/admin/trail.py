@@ -3,6 +3,8 @@
 An entry is written before a call, without an outcome; a store that cannot write it means that the call is refused.  The
 outcome follows behind the call, many at a time, and nobody waits for it.  What has no outcome in the trail was under
 way when the server was killed, or its outcome could not be written: it may have been carried out.
+
+The entry of an inserted message is written in the same transaction as the message: one commit does for both.
 """
 
 from __future__ import annotations
@@ -59,12 +61,9 @@ class Trail:
     async def begin(self, caller: Caller, method: str, request: Message) -> Begun:
         """Write the entry of a call that is about to be carried out.
 
-        The ids that the server would choose are chosen here, so that the entry has them.
-
         @raise StoreError: it cannot be written, and the call must not be carried out.
         """
-        _choose_ids(request)
-        call = AuditCall(caller.name, caller.address, _role(caller), method, describe(request))
+        call = _call(caller, method, request)
         try:
             number = await only(self._store.begin_audit([call]))
         except StoreError as error:
@@ -82,6 +81,23 @@ class Trail:
         begun.end()
         return reply
 
+    async def together(
+        self, caller: Caller, method: str, work: Callable[[Any, AuditCall], Awaitable[T]], request: Any
+    ) -> T:
+        """Carry out ``work(request, entry)``, which writes the entry in the transaction of what it changes.
+
+        For what is called often.  If nothing was changed, the entry is written here, and says why.  A call that is
+        cancelled in between has its entry if it had its effect.
+        """
+        call = _call(caller, method, request)
+        since = self._reactor.seconds()
+        try:
+            return await work(request, call)
+        except Exception as error:
+            if not isinstance(error, CancelledError):
+                await self._write(call, *status_of(error), since)
+            raise
+
     def denied(self, method: str, denied: Denied) -> None:
         """Write down that a call was refused, unless there are too many."""
         if len(self._denied) >= DENIALS or not self._denials.take():
@@ -90,7 +106,7 @@ class Trail:
         request = f"{before} calls that were refused before this one are not written down" if before else ""
         caller = denied.caller
         call = AuditCall(caller.name, caller.address, _role(caller), method, request)
-        writing = Deferred.fromCoroutine(self._write_denied(call, denied))
+        writing = Deferred.fromCoroutine(self._write(call, denied.code, str(denied), self._reactor.seconds()))
         self._denied.add(writing)
         writing.addBoth(lambda _: self._denied.discard(writing))
 
@@ -154,12 +170,14 @@ class Trail:
             sleep, self._sleep = self._sleep, None
             sleep.callback(None)
 
-    async def _write_denied(self, call: AuditCall, denied: Denied) -> None:
+    async def _write(self, call: AuditCall, code: str, text: str, since: float) -> None:
+        """Write the entry of a call that changed nothing."""
         try:
             number = await only(self._store.begin_audit([call]))
-            self.ended(AuditEnd(number, denied.code, str(denied), 0))
         except StoreError as error:
-            log.error("a refused call is not in the audit trail: {error}", error=error)
+            log.error("a call that was refused is not in the audit trail: {error}", error=error)
+        else:
+            self.ended(AuditEnd(number, code, text, int((self._reactor.seconds() - since) * 1e9)))
 
 
 class Begun:
@@ -206,6 +224,12 @@ def _outcome(error: BaseException) -> tuple[str, str]:
     if isinstance(error, CancelledError):
         return "CANCELLED", "the call was cancelled while it was carried out; it may have had its effect"
     return status_of(error) if isinstance(error, Exception) else ("UNKNOWN", type(error).__name__)
+
+
+def _call(caller: Caller, method: str, request: Message) -> AuditCall:
+    """The entry.  The ids that the server would choose are chosen here, so that the entry has them."""
+    _choose_ids(request)
+    return AuditCall(caller.name, caller.address, _role(caller), method, describe(request))
 
 
 def _role(caller: Caller) -> str:

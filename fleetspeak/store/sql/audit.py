@@ -16,12 +16,15 @@ _END_COLUMNS = ("outcome", "detail", "duration")
 _COLUMNS = ("time", *_CALL_COLUMNS, *_END_COLUMNS)
 
 
-def begin(db: Connection, calls: Sequence[AuditCall], *, timing: Timing) -> list[int]:
-    """Write entries of calls, whose texts were cut.  Returns their numbers."""
+def begin(db: Connection, calls: Sequence[AuditCall], *, timing: Timing, outcome: str = "") -> list[int]:
+    """Write entries of calls, whose texts were cut.  Returns their numbers.
+
+    @param outcome: of all of them, if it is known because it is that of this transaction.
+    """
     now_ns = timing.now_ns()
     flat: list[Any] = []
     for call in calls:
-        flat += (now_ns, call.caller, call.address, call.role, call.method, call.request, "", "", 0)
+        flat += (now_ns, call.caller, call.address, call.role, call.method, call.request, outcome, "", 0)
     return insert_numbered(db, "fleetspeak_audit", "number", _COLUMNS, flat)
 
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fleetspeak.pb import common
-from fleetspeak.records import Claim, ClientData, Contact, Exchange, Exchanged
+from fleetspeak.records import AuditCall, Claim, ClientData, Contact, Exchange, Exchanged
 from fleetspeak.store.checks import check_exchange, contact_id_of, contact_row
-from fleetspeak.store.sql import claims, clients, contacts, messages
+from fleetspeak.store.sql import audit, claims, clients, contacts, messages
 from fleetspeak.store.sql.dialect import Connection
 from fleetspeak.store.sql.rows import MessageRows, rows_of
 from fleetspeak.store.timing import Timing
@@ -23,6 +23,7 @@ class Prepared:
     contact_row: int | None = None
     new_client: ClientData | None = None
     claim: Claim | None = None
+    audit: AuditCall | None = None
 
     @property
     def size(self) -> int:
@@ -82,6 +83,9 @@ def _claim(
 
 
 def store_messages(db: Connection, calls: Sequence[Prepared], *, timing: Timing) -> list[None]:
-    """Carry out calls of store_messages: exchanges of messages only."""
+    """Carry out calls of store_messages: exchanges of messages only, and their entries in the audit trail."""
     carry_out(db, calls, timing=timing)
+    audited = [one.audit for one in calls if one.audit is not None]
+    if audited:
+        audit.begin(db, audited, timing=timing, outcome="OK")
     return [None] * len(calls)

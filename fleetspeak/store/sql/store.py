@@ -181,10 +181,16 @@ class SqlStore(SqlOperatorStore):
 
     # -- messages
 
-    def store_messages(self, messages: Sequence[common.Message], contact_id: str = "") -> Deferred[None]:
+    def store_messages(
+        self, messages: Sequence[common.Message], contact_id: str = "", audit: AuditCall | None = None
+    ) -> Deferred[None]:
         """See `IStore`."""
         try:
-            prepared = exchange.Prepared(rows_of(messages), contact_row=checks.contact_row(contact_id))
+            prepared = exchange.Prepared(
+                rows_of(messages),
+                contact_row=checks.contact_row(contact_id),
+                audit=None if audit is None else checks.cut_audit_call(audit),
+            )
         except InvalidRecord:
             return fail()
         return _one(self._writer, self._store_messages, prepared, prepared.size)

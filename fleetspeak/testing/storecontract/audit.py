@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from twisted.internet.defer import gatherResults
+from dataclasses import replace
 
+from twisted.internet.defer import DeferredList, gatherResults
+
+from fleetspeak.errors import NotFound, StoreError
 from fleetspeak.records import AuditCall, AuditEnd, AuditEntry, AuditFilter
 from fleetspeak.store.checks import MAX_AUDIT_NAME, MAX_AUDIT_TEXT
 from fleetspeak.store.outcome import only
-from fleetspeak.testing.storecontract.base import SECOND, StoreCase
+from fleetspeak.testing.storecontract.base import SECOND, StoreCase, message_id, to_client
 
 INSERT = "fleetspeak.server.Admin/InsertMessage"
 DELETE = "fleetspeak.server.Admin/DeleteFile"
@@ -52,6 +55,36 @@ class AuditContract(StoreCase):
         self.assertEqual(len({number for [number] in many}), 20)
         self.assertEqual(await self.store.begin_audit([]), [])
         self.assertEqual(await self.store.end_audit([]), [])
+
+    async def test_a_message_with_its_entry(self) -> None:
+        """Both are stored, or neither."""
+        self.clock.set(84)
+        await self.add_client()
+        await self.store.store_messages([to_client(1)], audit=ALICE)
+        [entry] = await self.listed()
+        self.assertEqual((entry.call, entry.time_ns, entry.outcome), (ALICE, 84 * SECOND, "OK"))
+        self.assertTrue(await self.is_pending(message_id(1)))
+        refused = to_client(2)
+        refused.ClearField("creation_time")
+        for messages, contact_id in (([refused], ""), ([to_client(3)], "ffff")):
+            with self.assertRaises(StoreError):
+                await self.store.store_messages(messages, contact_id, audit=BOB)
+        self.assertEqual(len(await self.listed()), 1)
+        with self.assertRaises(NotFound):
+            await self.store.get_messages([message_id(3)], want_data=False)
+
+    async def test_messages_with_their_entries_at_a_time(self) -> None:
+        """Those that cannot be stored leave no entry, however they are gathered with others."""
+        await self.add_client()
+        calls = [replace(ALICE, request=str(number)) for number in range(12)]
+        stored = [
+            self.store.store_messages([to_client(number)], "ffff" if number % 3 == 0 else "", audit=call)
+            for number, call in enumerate(calls)
+        ]
+        outcomes = await DeferredList(stored, consumeErrors=True)
+        self.assertEqual([done for done, _ in outcomes], [number % 3 != 0 for number in range(12)])
+        found = sorted(int(entry.call.request) for entry in await self.listed())
+        self.assertEqual(found, [number for number in range(12) if number % 3])
 
     async def test_pages(self) -> None:
         """Either way, from a number on."""

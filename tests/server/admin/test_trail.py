@@ -110,6 +110,53 @@ class FollowTests(TrailCase):
         self.assertFalse(request.HasField("broadcast"))
 
 
+class TogetherTests(TrailCase):
+    """Calls whose operations write their entries together with what they change."""
+
+    def together(self, work: Any, request: Any = None) -> Deferred[Any]:
+        request = common.Message() if request is None else request
+        return Deferred.fromCoroutine(self.trail.together(ALICE, INSERT, work, request))
+
+    async def work(self, request: common.Message, audit: AuditCall) -> str:
+        request.creation_time.seconds = 1
+        await self.store.store_messages([request], audit=audit)
+        return "reply"
+
+    def test_the_operation_writes_it(self) -> None:
+        self.assertEqual(self.successResultOf(self.together(self.work)), "reply")
+        [entry] = self.entries()
+        self.assertEqual((entry.call.caller, entry.outcome), ("alice", "OK"))
+        self.assertRegex(entry.call.request, "^message_id=[0-9a-f]{64}$")
+
+    def test_what_was_not_carried_out_is_written_down_here(self) -> None:
+        async def refuse(request: Any, audit: AuditCall) -> None:
+            self.clock.advance(1)
+            raise InvalidRecord("this is wrong")
+
+        self.failureResultOf(self.together(refuse), InvalidRecord)
+        [entry] = self.entries()
+        self.assertEqual((entry.outcome, entry.detail, entry.duration_ns), ("INVALID_ARGUMENT", "this is wrong", 10**9))
+
+    def test_a_store_that_fails_has_neither(self) -> None:
+        async def fail_to_store(request: Any, audit: AuditCall) -> None:
+            self.store.broken = True
+            raise StoreError("the disk is full")
+
+        self.failureResultOf(self.together(fail_to_store), StoreError)
+        self.store.broken = False
+        self.assertEqual(self.entries(), [])
+
+    def test_a_call_that_is_cancelled_has_its_entry_if_it_had_its_effect(self) -> None:
+        async def work(request: common.Message, audit: AuditCall) -> None:
+            await self.work(request, audit)
+            await Deferred()
+
+        call = self.together(work)
+        call.cancel()
+        self.failureResultOf(call, CancelledError)
+        self.assertEqual([entry.outcome for entry in self.entries()], ["OK"])
+
+
 class OutcomeTests(TrailCase):
     """They follow behind the calls, and are not lost while the store fails."""
 
