@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from fleetspeak.core.authorization import CheckedSignature, Claimed
     from fleetspeak.ids import ClientId
     from fleetspeak.pb import common
-    from fleetspeak.records import ClientData
+    from fleetspeak.records import ClientData, FileStat
 
 
 class IServerServiceFactory(IFactory):
@@ -210,6 +210,39 @@ class IFileStore(Interface):
         @return: Deferred of an `IOpenFile`; cancelling it closes what was opened.
         @raise NotFound: there is no such file.  @raise NotReady: not now.
         """
+
+
+class IManagedFileStore(IFileStore):
+    """A store of files that operators change by the API."""
+
+    def create(name: str, size: int) -> Deferred[IFileWriter]:
+        """Begin to write a file of so many bytes.
+
+        @return: Deferred of an `IFileWriter`.  @raise InvalidRecord: there cannot be such a file.
+        """
+
+    def delete(name: str) -> Deferred[None]:
+        """Delete a file; a missing one is no error.  @raise StoreError: it cannot be deleted."""
+
+    def page(after: str, limit: int) -> Deferred[list[tuple[str, FileStat]]]:
+        """@return: Deferred of a list of the names, and times and sizes, of at most `limit` files behind `after`."""
+
+
+class IFileWriter(Interface):
+    """A file that is being written.  Methods are called one after the other, except `close`."""
+
+    def write(data: bytes) -> Awaitable[None]:
+        """Append bytes.  @raise fleetspeak.errors.StoreError: it cannot be done."""
+
+    def commit() -> Awaitable[FileStat]:
+        """Put the file in its place, instead of an earlier one of its name, as a whole or not at all; once it is
+        durable, and dated in a later second than that one.
+
+        @return: Awaitable of a `fleetspeak.records.FileStat`.  @raise fleetspeak.errors.StoreError
+        """
+
+    def close() -> None:
+        """The last call, also while another one is under way that was cancelled: what is not in its place goes."""
 
 
 class IOpenFile(Interface):

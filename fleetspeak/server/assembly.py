@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
 from fleetspeak.config.addresses import show
@@ -24,6 +25,7 @@ from fleetspeak.interfaces import (
 from fleetspeak.pb import admin, operator
 from fleetspeak.program.ending import FAILED, ProcessEnd
 from fleetspeak.program.systemd import Notifier
+from fleetspeak.server.admin.filestorage import FileStorage
 from fleetspeak.server.admin.operations import AdminOperations
 from fleetspeak.server.admin.operator.all import make_operations
 from fleetspeak.server.admin.operator.audit import AuditOperations
@@ -89,7 +91,8 @@ class Server:
         self.stats = ServerStats([*collectors, *([self.collector] if self.collector else ())], reactor)
         self.lock = None if store else database_lock(settings)
         self.store = self._measured(store or make_store(settings, reactor, now_ns, uniform))
-        self.files = Files(StoredFiles(self.store), file_stores)
+        self._file_stores = dict(file_stores or {})
+        self.files = Files(StoredFiles(self.store), self._file_stores)
         self.dispatcher = Dispatcher(self.stats)
         self.cache = ClientCache(self.store.client_data, reactor.seconds)
         self.manager = ServiceManager(reactor, now_ns, self.stats)
@@ -239,10 +242,13 @@ class Server:
     def _served(self) -> list[Served]:
         """What the admin API serves."""
         changed = self._broadcasts_changed
-        operations = AdminOperations(self.store, self.inserter, self.cache.invalidate, changed)
+        files = FileStorage(self.store, self._file_stores, self._in_thread)
+        operations = AdminOperations(self.store, self.inserter, self.cache.invalidate, changed, files)
         for_operators = make_operations(
             self.store,
+            files,
             self._now_ns,
+            self.reactor.seconds,
             broadcasts_changed=changed,
             client_changed=self.cache.invalidate,
             enrolment_changed=lambda: None if self.enrolment is None else self.enrolment.look_soon(),
@@ -255,6 +261,9 @@ class Server:
                 [*for_operators, AuditOperations(self.store, self.trail.settled)],
             ),
         ]
+
+    def _in_thread(self, *call: Any) -> Deferred[Any]:
+        return deferToThreadPool(self.reactor, self.reactor.getThreadPool(), *call)
 
     def _broadcasts_changed(self) -> None:
         self.broadcasts.refresh_soon()

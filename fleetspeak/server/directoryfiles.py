@@ -8,15 +8,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, execute
 from twisted.internet.threads import deferToThreadPool
 from twisted.plugin import IPlugin
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from fleetspeak.errors import ConfigError, NotFound, NotReady, StoreError
-from fleetspeak.interfaces import IFileStore, IFileStoreFactory, IOpenFile
+from fleetspeak.interfaces import IFileStore, IFileStoreFactory, IFileWriter, IManagedFileStore, IOpenFile
 from fleetspeak.records import FileStat
+from fleetspeak.server import directorywriter
 
 MAX_OPEN = 256
 """Files that are open at a time."""
@@ -42,10 +43,11 @@ class DirectoryFilesFactory:
         path = Path(argument)
         if not argument or not path.is_dir():
             raise ConfigError(f'the folder "{argument}" of files for clients does not exist; make it first')
+        directorywriter.remove_forgotten(path)
         return DirectoryFiles(path.absolute(), lambda *call: deferToThreadPool(reactor, reactor.getThreadPool(), *call))
 
 
-@implementer(IFileStore)
+@implementer(IManagedFileStore)
 class DirectoryFiles:
     """Serves regular files below a folder, and nothing that a link leads to.
 
@@ -87,6 +89,20 @@ class DirectoryFiles:
 
     def _closed(self) -> None:
         self._left += 1
+
+    # -- what operators do
+
+    def create(self, name: str, size: int) -> Deferred[IFileWriter]:
+        """See `IManagedFileStore`."""
+        return execute(directorywriter.DirectoryFileWriter, self._root, name, size, self._in_thread)
+
+    def delete(self, name: str) -> Deferred[None]:
+        """See `IManagedFileStore`."""
+        return self._in_thread(directorywriter.delete, self._root, name)
+
+    def page(self, after: str, limit: int) -> Deferred[list[tuple[str, FileStat]]]:
+        """See `IManagedFileStore`."""
+        return self._in_thread(directorywriter.page, self._root, after, limit)
 
 
 def _give_up(opened: Deferred[IOpenFile]) -> None:

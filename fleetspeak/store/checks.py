@@ -166,10 +166,15 @@ def check_exchange(exchange: Exchange) -> None:
         check_client_id(exchange.claim.client_id)
 
 
-def check_file(service: str, name: str, data: bytes) -> None:
-    """Raise InvalidRecord if a file cannot be stored."""
+def check_file_names(service: str, name: str) -> None:
+    """Raise InvalidRecord if there cannot be such a file."""
     if len(service) > MAX_NAME or len(name) > MAX_NAME:
         raise InvalidRecord(f"the name of a file or of its service has more than {MAX_NAME} characters")
+
+
+def check_file(service: str, name: str, data: bytes) -> None:
+    """Raise InvalidRecord if a file cannot be stored."""
+    check_file_names(service, name)
     if len(data) > MAX_FILE:
         raise InvalidRecord(f"file {service}/{name} has {len(data)} bytes, more than the {MAX_FILE} that can be stored")
 

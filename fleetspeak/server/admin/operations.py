@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterable
+from typing import Protocol
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -38,6 +39,14 @@ class Refused(FleetspeakError):
         self.code = code
 
 
+class FilePlaces(Protocol):
+    """`fleetspeak.server.admin.filestorage.FileStorage`."""
+
+    async def keep(self, service: str, name: str, data: bytes) -> None: ...
+
+    async def delete(self, service: str, name: str) -> None: ...
+
+
 class AdminOperations:
     """The operations, over the store."""
 
@@ -47,12 +56,17 @@ class AdminOperations:
         inserter: Inserter,
         forget_client: Callable[[ClientId], object],
         broadcasts_changed: Callable[[], object] = lambda: None,
+        files: FilePlaces | None = None,
     ) -> None:
-        """`forget_client` drops a client from the cache; `broadcasts_changed` is called when they have."""
+        """`forget_client` drops a client from the cache; `broadcasts_changed` is called when they have.
+
+        @param files: where the files of each service are; None: in the store.
+        """
         self._store = store
         self._inserter = inserter
         self._forget_client = forget_client
         self._broadcasts_changed = broadcasts_changed
+        self._files = files
 
     # -- messages
 
@@ -182,13 +196,19 @@ class AdminOperations:
     async def store_file(self, request: admin.StoreFileRequest) -> common.EmptyMessage:
         """Store a file for clients to fetch, in place of an earlier one of this name."""
         _check_file_names(request)
-        await self._store.store_file(request.service_name, request.file_name, request.data)
+        if self._files is not None:
+            await self._files.keep(request.service_name, request.file_name, request.data)
+        else:
+            await self._store.store_file(request.service_name, request.file_name, request.data)
         return EMPTY
 
     async def delete_file(self, request: admin.DeleteFileRequest) -> common.EmptyMessage:
         """Delete a file; a missing one is no error."""
         _check_file_names(request)
-        await self._store.delete_file(request.service_name, request.file_name)
+        if self._files is not None:
+            await self._files.delete(request.service_name, request.file_name)
+        else:
+            await self._store.delete_file(request.service_name, request.file_name)
         return EMPTY
 
     # -- broadcasts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -13,8 +14,10 @@ from twisted.trial.unittest import TestCase
 
 from fleetspeak import rpc
 from fleetspeak.ids import ClientId, MessageId
+from fleetspeak.interfaces import IFileStore
 from fleetspeak.pb import admin, common, operator
 from fleetspeak.records import ClientData, Label
+from fleetspeak.server.admin.filestorage import FileStorage
 from fleetspeak.server.admin.operations import AdminOperations
 from fleetspeak.server.admin.operator.all import make_operations
 from fleetspeak.server.admin.operator.audit import AuditOperations
@@ -48,6 +51,8 @@ def message(message_id: bytes = b"", client_id: bytes = C1, **fields: Any) -> co
 class AdminCase(TestCase):
     async def setUp(self) -> None:
         self.time = NOW
+        self.seconds = 0.0
+        self.seconds_were_read = threading.Event()
         self.store = MemoryStore(now_ns=lambda: self.time, uniform=lambda: 0.0)
         await self.store.open()
         for client_id in (C1, C2):
@@ -69,12 +74,16 @@ class AdminCase(TestCase):
         def changed() -> None:
             self.changes.append(None)
 
-        self.operations = AdminOperations(self.store, inserter, self.cache.invalidate, changed)
+        self.file_stores = self.make_file_stores()
+        files = FileStorage(self.store, self.file_stores, deferToThread)
+        self.operations = AdminOperations(self.store, inserter, self.cache.invalidate, changed, files)
         self.looks: list[str] = []
         """What this server was told to look at."""
         for_operators = make_operations(
             self.store,
+            files,
             lambda: self.time,
+            self.read_seconds,
             broadcasts_changed=changed,
             client_changed=self.cache.invalidate,
             enrolment_changed=lambda: self.looks.append("enrolment"),
@@ -88,6 +97,15 @@ class AdminCase(TestCase):
         self.channel = grpc.insecure_channel(self.server.address)
         self.stub = rpc.admin.AdminStub(self.channel)
         self.operator = rpc.operator.OperatorStub(self.channel)
+
+    def read_seconds(self) -> float:
+        """The steady clock of the operations."""
+        self.seconds_were_read.set()
+        return self.seconds
+
+    def make_file_stores(self) -> dict[str, IFileStore]:
+        """By service, for those whose files are not in the store."""
+        return {}
 
     async def tearDown(self) -> None:
         await deferToThread(self.channel.close)

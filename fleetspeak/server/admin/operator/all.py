@@ -6,15 +6,19 @@ from collections.abc import Callable
 
 from fleetspeak.ids import ClientId
 from fleetspeak.interfaces import IOperatorStore, IStore
+from fleetspeak.server.admin.filestorage import FileStorage
 from fleetspeak.server.admin.operator.broadcasts import BroadcastLists, BroadcastOperations
 from fleetspeak.server.admin.operator.clients import ClientOperations
 from fleetspeak.server.admin.operator.enrolment import EnrolmentOperations
+from fleetspeak.server.admin.operator.files import FileOperations
 from fleetspeak.server.admin.operator.messages import MessageOperations
 
 
 def make_operations(
     store: IStore,
+    files: FileStorage,
     now_ns: Callable[[], int],
+    seconds: Callable[[], float],
     *,
     broadcasts_changed: Callable[[], object],
     client_changed: Callable[[ClientId], object],
@@ -25,7 +29,7 @@ def make_operations(
 
     The others are told what has changed, so that this server sees it at once.
     """
-    found: list[object] = [BroadcastOperations(store, broadcasts_changed)]
+    found: list[object] = [BroadcastOperations(store, broadcasts_changed), FileOperations(files, seconds)]
     operators = IOperatorStore(store, None)
     if operators is not None:
         found += [

@@ -1002,7 +1002,7 @@ class ListFilesResponse(_message.Message):
     next_page_token: _builtins.str
     @_builtins.property
     def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___FileEntry]:
-        """By service and name."""
+        """By service and name, those in the database first."""
 
     def __init__(
         self,

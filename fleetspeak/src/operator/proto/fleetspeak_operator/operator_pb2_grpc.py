@@ -217,7 +217,7 @@ class OperatorServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def UploadFile(self, request_iterator, context):
-        """A file of any size that the store takes; it replaces an earlier one as a whole, or not at all.
+        """A file of any size that the place of its service takes; it replaces an earlier one as a whole, or not at all.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -53,7 +53,7 @@ class OperatorStub:
     PauseBroadcasts: _grpc.UnaryUnaryMultiCallable[_operator_pb2.BroadcastIds, _common_pb2.EmptyMessage]
     ResumeBroadcasts: _grpc.UnaryUnaryMultiCallable[_operator_pb2.BroadcastIds, _common_pb2.EmptyMessage]
     UploadFile: _grpc.StreamUnaryMultiCallable[_operator_pb2.UploadFileRequest, _operator_pb2.FileEntry]
-    """A file of any size that the store takes; it replaces an earlier one as a whole, or not at all."""
+    """A file of any size that the place of its service takes; it replaces an earlier one as a whole, or not at all."""
     ListFiles: _grpc.UnaryUnaryMultiCallable[_operator_pb2.ListFilesRequest, _operator_pb2.ListFilesResponse]
     ListAuditEntries: _grpc.UnaryUnaryMultiCallable[_operator_pb2.ListAuditEntriesRequest, _operator_pb2.ListAuditEntriesResponse]
     ExportAuditEntries: _grpc.UnaryStreamMultiCallable[_operator_pb2.ExportAuditEntriesRequest, _operator_pb2.AuditEntry]
@@ -79,7 +79,7 @@ class OperatorAsyncStub(OperatorStub):
     PauseBroadcasts: _aio.UnaryUnaryMultiCallable[_operator_pb2.BroadcastIds, _common_pb2.EmptyMessage]  # type: ignore[assignment]
     ResumeBroadcasts: _aio.UnaryUnaryMultiCallable[_operator_pb2.BroadcastIds, _common_pb2.EmptyMessage]  # type: ignore[assignment]
     UploadFile: _aio.StreamUnaryMultiCallable[_operator_pb2.UploadFileRequest, _operator_pb2.FileEntry]  # type: ignore[assignment]
-    """A file of any size that the store takes; it replaces an earlier one as a whole, or not at all."""
+    """A file of any size that the place of its service takes; it replaces an earlier one as a whole, or not at all."""
     ListFiles: _aio.UnaryUnaryMultiCallable[_operator_pb2.ListFilesRequest, _operator_pb2.ListFilesResponse]  # type: ignore[assignment]
     ListAuditEntries: _aio.UnaryUnaryMultiCallable[_operator_pb2.ListAuditEntriesRequest, _operator_pb2.ListAuditEntriesResponse]  # type: ignore[assignment]
     ExportAuditEntries: _aio.UnaryStreamMultiCallable[_operator_pb2.ExportAuditEntriesRequest, _operator_pb2.AuditEntry]  # type: ignore[assignment]
@@ -192,7 +192,7 @@ class OperatorServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_operator_pb2.UploadFileRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_operator_pb2.FileEntry, _abc.Awaitable[_operator_pb2.FileEntry]]:
-        """A file of any size that the store takes; it replaces an earlier one as a whole, or not at all."""
+        """A file of any size that the place of its service takes; it replaces an earlier one as a whole, or not at all."""
 
     @_abc_1.abstractmethod
     def ListFiles(
