@@ -318,6 +318,8 @@ class Prunable(StrEnum):
     CLIENTS = "clients"
     """Those whose last contact was longer ago, and that are not blacklisted; with all that was stored of them but
     messages."""
+    AUDIT = "audit"
+    """Entries of the audit trail that were written longer ago."""
     MESSAGES_OF_CLIENTS = "messages-of-clients"
     """As `MESSAGES`, but only those from or to clients that there are not (any more)."""
 

@@ -32,6 +32,7 @@ _HELP = {
     Prunable.BROADCASTS: "broadcasts that ended or expired longer ago",
     Prunable.CLIENTS: "clients whose last contact is longer ago, with their messages that have a result",
     Prunable.PENDING_MESSAGES: "messages WITHOUT a result that are older: nobody gets them any more",
+    Prunable.AUDIT: "entries of the audit trail that are older",
 }
 ASK_AGAIN = 5.0
 PROGRESS = 10.0

@@ -221,16 +221,21 @@ class Retention:
         if rest:
             await self._pruner.end(None)
             return rest
-        before = self.rows.copy()
+        before, began = self.rows.copy(), self._reactor.seconds()
         if await self._pruner.finish_pass(state):
-            _tell(self.rows - before)
+            _tell(self.rows - before, self._reactor.seconds() - began)
         return self._interval
 
 
-def _tell(rows: Counter[str]) -> None:
+def _tell(rows: Counter[str], seconds: float) -> None:
     if rows:
         listed = ", ".join(f"{count} of {table}" for table, count in sorted(rows.items()))
-        log.info("retention deleted {rows} rows: {listed}", rows=rows.total(), listed=listed)
+        log.info(
+            "retention deleted {rows} rows in {seconds:.0f} s: {listed}",
+            rows=rows.total(),
+            seconds=seconds,
+            listed=listed,
+        )
 
 
 def _ended(failure: Any) -> None:

@@ -107,7 +107,7 @@ class Options(usage.Options):
 
     def opt_keep(self, value: str) -> None:
         """For how long to keep what only grows: KIND=AGE, such as messages=7d. Kinds: messages (that have a result),
-        contacts, resource-usage, broadcasts, clients, pending-messages. May be repeated. [default: for ever]"""
+        contacts, resource-usage, broadcasts, clients, pending-messages, audit. May be repeated. [default: for ever]"""
         try:
             parse_keep([*self.keep, value])
         except ConfigError as error:

@@ -682,7 +682,7 @@ class MemoryStore(MemoryOperatorStore):
 
     def prune(self, request: Prune) -> Deferred[Pruned]:
         """See `IStore`."""
-        kept = Kept(self._messages, self._clients, self._contacts, self._links, self._broadcasts)
+        kept = Kept(self._messages, self._clients, self._contacts, self._links, self._broadcasts, self._audit)
         return self._do(lambda: prune(kept, request, self._now_ns()))
 
     def create_time_indexes(self) -> Deferred[list[str]]:

@@ -35,6 +35,10 @@ class MemoryAudit:
         entries = reversed(self._entries.values()) if wanted.newest_first else iter(self._entries.values())
         return list(islice((entry for entry in entries if _fits(entry, wanted)), limit))
 
+    def old(self, before_ns: int) -> int:
+        """How many there are of before then."""
+        return sum(entry.time_ns < before_ns for entry in self._entries.values())
+
     def prune(self, before_ns: int, limit: int) -> int:
         """Delete the oldest ones of before then."""
         old = sorted((entry.time_ns, entry.number) for entry in self._entries.values() if entry.time_ns < before_ns)

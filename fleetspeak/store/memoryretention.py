@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from fleetspeak.ids import ClientId
 from fleetspeak.pb import common
 from fleetspeak.records import Contact, Prunable, Prune, Pruned
+from fleetspeak.store.memoryaudit import MemoryAudit
 from fleetspeak.store.memorybroadcasts import MemoryBroadcasts
 
 _FUTURE = 86_400
@@ -24,6 +25,7 @@ class Kept:
     contacts: dict[int, tuple[Contact, int]]
     links: set[tuple[int, bytes]]
     broadcasts: MemoryBroadcasts
+    audit: MemoryAudit
 
 
 class _Old(NamedTuple):
@@ -38,6 +40,8 @@ class _Old(NamedTuple):
 
 def prune(store: Kept, request: Prune, now_ns: int) -> Pruned:
     """See `IStore.prune`.  What is found is deleted as a whole, however many rows it has."""
+    if request.kind is Prunable.AUDIT:
+        return _prune_audit(store.audit, request)
     if request.kind is Prunable.BROADCASTS and not request.dry_run:
         store.broadcasts.note_ended(now_ns)
     found = sorted(one for one in _old(store, request, now_ns) if one.key > request.position)
@@ -49,6 +53,12 @@ def prune(store: Kept, request: Prune, now_ns: int) -> Pruned:
         if not request.dry_run:
             one.delete()
     return Pruned(dict(+rows), None)
+
+
+def _prune_audit(audit: MemoryAudit, request: Prune) -> Pruned:
+    count = audit.old(request.before_ns) if request.dry_run else audit.prune(request.before_ns, request.rows)
+    more = count == request.rows and not request.dry_run
+    return Pruned({"fleetspeak_audit": count} if count else {}, request.position if more else None)
 
 
 def _old(store: Kept, request: Prune, now_ns: int) -> Iterator[_Old]:

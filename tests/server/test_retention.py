@@ -125,7 +125,7 @@ class PassesTests(RetentionCase):
         self.assertEqual(len(store.waiting), 1)
         self.pass_time(0.2, 0.1)
         self.assertEqual(len(store.waiting), 2)
-        self.assertEqual((store.asked[1].position, store.asked[1].rows), ("p", 50))
+        self.assertEqual((store.asked[1].position, store.asked[1].rows), ("p", 100))
         store.slow = False
         store.waiting[1].callback(Pruned({}, None))
 

@@ -75,6 +75,12 @@ def _entry(row: Row) -> AuditEntry:
     return AuditEntry(number, time_ns, AuditCall(caller, address, role, method, request), outcome, detail, duration_ns)
 
 
+def count_old(db: Connection, before_ns: int) -> int:
+    """How many entries were written before then."""
+    [(count,)] = db.rows("SELECT COUNT(*) FROM fleetspeak_audit WHERE time < ?", (before_ns,))
+    return int(count)
+
+
 def prune(db: Connection, before_ns: int, limit: int) -> int:
     """Delete the oldest entries that were written before then.  Returns how many."""
     rows = db.rows(

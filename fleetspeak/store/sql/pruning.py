@@ -94,6 +94,8 @@ def due_condition(kind: Prunable, before_ns: int, now_ns: int) -> Condition:
             return Condition("last_contact_time < ? AND NOT blacklisted", (before_ns,))
         case Prunable.RESOURCE_USAGE:
             return Condition("server_timestamp < ?", (before_ns,))
+        case Prunable.AUDIT:
+            return Condition("time < ?", (before_ns,))
 
 
 def _created(request: Prune, timing: Timing) -> Condition:

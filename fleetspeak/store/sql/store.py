@@ -462,6 +462,8 @@ class SqlStore(SqlOperatorStore):
 
     async def _prune(self, request: Prune) -> Pruned:
         timing = self._timing
+        if request.kind is Prunable.AUDIT:
+            return await self._prune_audit(request)
         if request.kind is Prunable.BROADCASTS and not request.dry_run:
             await _plain(self._writer, partial(removal.note_ended, timing=timing))
         found = await _plain(self._lister, partial(pruning.look, request=request, timing=timing))
@@ -473,6 +475,17 @@ class SqlStore(SqlOperatorStore):
         remove = partial(removal.remove, request=request, found=found, timing=timing)
         rows, finished = await _plain(self._pruner, remove)
         return Pruned(rows, found.position if finished else request.position)
+
+    async def _prune_audit(self, request: Prune) -> Pruned:
+        """The oldest entries, which an index by time finds."""
+        if request.dry_run:
+            count = await _plain(self._lister, partial(audit.count_old, before_ns=request.before_ns))
+            more = False
+        else:
+            prune = partial(audit.prune, before_ns=request.before_ns, limit=request.rows)
+            count = await _plain(self._pruner, prune)
+            more = count == request.rows
+        return Pruned({"fleetspeak_audit": count} if count else {}, request.position if more else None)
 
     def create_time_indexes(self) -> Deferred[list[str]]:
         """See `IStore`."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from fleetspeak.errors import AlreadyExists, NotFound
 from fleetspeak.ids import ClientId
 from fleetspeak.pb import common, monitoring
-from fleetspeak.records import UNLIMITED, Ack, ClientData, Exchange, Label, Prunable, Prune
+from fleetspeak.records import UNLIMITED, Ack, AuditCall, AuditFilter, ClientData, Exchange, Label, Prunable, Prune
 from fleetspeak.store.outcome import only
 from fleetspeak.testing.storecontract.base import (
     C1,
@@ -351,6 +351,21 @@ class RetentionContract(StoreCase):
         self.assertEqual(await self.contacts_of(C1), [0])
         with self.assertRaises(AlreadyExists):
             await self.store.add_client(C1, ClientData(b"key"))
+
+    # -- the audit trail
+
+    async def test_audit_trail_by_age(self) -> None:
+        """So many entries at a time."""
+        for days in (30, 20, 8, 6):
+            self.days_ago(days)
+            for _ in range(3):
+                await only(self.store.begin_audit([AuditCall("me", "", "admin", "method", "")]))
+        self.days_ago(0)
+        expected = {"fleetspeak_audit": 9}
+        first = await self.store.prune(Prune(Prunable.AUDIT, WEEK_AGO, rows=4, dry_run=True))
+        self.assertEqual((first.rows, first.position), (expected, None))
+        self.assertEqual(await self.prune(Prunable.AUDIT, rows=3), expected)
+        self.assertEqual(len(await self.store.audit_entries(AuditFilter(), 100)), 3)
 
     # -- indexes and leases
 
