@@ -26,6 +26,9 @@ from fleetspeak.errors import ConfigError
 if TYPE_CHECKING:
     from importlib.metadata import Distribution
 
+CACHE = "dropin.cache"
+"""Twisted's name for its notes in each folder of plug-ins."""
+
 log = Logger()
 
 
@@ -143,6 +146,19 @@ class PlugIns:
     def empty(self) -> list[Origin]:
         """Modules without any plug-in in them."""
         return [self.origin(dropin.moduleName) for dropin in self._scan() if not dropin.plugins]
+
+    def forget(self) -> None:
+        """Remove what Twisted has noted in its caches, so that every module is looked at again.
+
+        @raise ConfigError: this user may not.
+        """
+        for folder in filter(Path.is_dir, map(Path, self._package.__path__)):
+            try:
+                (folder / CACHE).unlink(missing_ok=True)
+            except OSError as error:
+                raise ConfigError(f"cannot remove {folder / CACHE}: {error.strerror}; do it as its owner") from None
+        self._dropins = None
+        self._broken.clear()
 
     def origin(self, module: str) -> Origin:
         """The package that a module of plug-ins is of."""

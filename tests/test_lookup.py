@@ -59,7 +59,9 @@ class FolderCase(SynchronousTestCase):
         self.name = f"plugs_of_test_{abs(hash(self.id()))}"
         self.folder = self.top / self.name
         self.folder.mkdir(parents=True)
-        (self.folder / "__init__.py").write_text("")
+        (self.folder / "a_file").touch()  # of the path, some entries may not be there, or lie below a file
+        missing = [str(self.folder / name / "plugins") for name in ("no_such_folder", "a_file")]
+        (self.folder / "__init__.py").write_text(f"__path__.extend({missing!r})")
         sys.path.insert(0, str(self.top))
         self.addCleanup(sys.path.remove, str(self.top))
         self.addCleanup(self._forget)
@@ -137,6 +139,21 @@ class FindingTests(FolderCase):
         del sys.modules["needed_by_a"]
         self.assertEqual(self.names(self.look()), ["yours"])
         self.assertIn("needed_by_a", self.complaints()[0])
+
+    def test_a_module_that_is_older_than_twisteds_cache_is_seen_after_a_refresh(self) -> None:
+        """Package managers give files the times that they had elsewhere."""
+        self.write(a=GOOD)
+        self.assertEqual(self.names(self.look()), ["mine"])
+        self.write(a=HEAD + "renamed = Factory('yours')")
+        os.utime(self.folder / "a.py", (1, 1))
+        self.assertEqual(self.names(self.look()), [], "what the cache says is not there any more")
+        self._forget()
+        plug_ins = self.look()
+        plug_ins.forget()
+        self.assertEqual(self.names(plug_ins), ["yours"])
+        (self.folder / "dropin.cache").unlink()
+        (self.folder / "dropin.cache").mkdir()
+        self.assertIn("dropin.cache", str(self.assertRaises(ConfigError, plug_ins.forget)))
 
     def test_a_plug_in_without_a_name(self) -> None:
         self.write(a=NAMELESS)

@@ -30,7 +30,14 @@ def main(words: Sequence[str]) -> int:
         description="List the plug-ins that are found in this environment, and those that cannot be used.",
     )
     parser.add_argument("--json", action="store_true", help="for programs")
+    parser.add_argument(
+        "--refresh",
+        action="store_true",
+        help="first remove Twisted's dropin.cache: after installing packages in any other way than by pip",
+    )
     arguments = parser.parse_args(words)
+    if arguments.refresh:
+        PLUG_INS.forget()
     rows = sorted((row for found in PLUG_INS.every() for row in _rows(found)), key=lambda row: (row.kind, row.name))
     broken, empty = PLUG_INS.broken(), PLUG_INS.empty()
     if arguments.json:
