@@ -1,0 +1,5 @@
+"""Registers the factory."""
+
+from fleetspeak_admission.authorizer import AdmissionFactory
+
+admission = AdmissionFactory()

@@ -1,0 +1,1 @@
+"""An authorizer that admits who is on a list."""

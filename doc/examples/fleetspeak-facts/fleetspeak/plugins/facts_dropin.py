@@ -1,0 +1,5 @@
+"""Registers the factory."""
+
+from fleetspeak_facts.service import FactsFactory
+
+facts = FactsFactory()

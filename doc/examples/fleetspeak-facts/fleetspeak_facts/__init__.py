@@ -1,0 +1,1 @@
+"""A client service that answers questions about its machine."""

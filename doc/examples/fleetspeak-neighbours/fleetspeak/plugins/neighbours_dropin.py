@@ -1,0 +1,5 @@
+"""Registers the factory."""
+
+from fleetspeak_neighbours.notifier import NeighboursFactory
+
+neighbours = NeighboursFactory()

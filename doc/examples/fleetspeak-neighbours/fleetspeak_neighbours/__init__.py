@@ -1,0 +1,1 @@
+"""A notifier between the servers of one machine."""

@@ -1,0 +1,5 @@
+"""Registers the factory."""
+
+from fleetspeak_resultlog.store import ResultLogFactory
+
+resultlog = ResultLogFactory()

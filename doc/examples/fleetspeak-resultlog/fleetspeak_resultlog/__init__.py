@@ -1,0 +1,1 @@
+"""A store that also writes the results of messages to a file."""
