@@ -11,6 +11,7 @@ import grpc
 
 from fleetspeak import ids, rpc
 from fleetspeak.pb import admin, common, frr
+from tests import mariadb
 from tests.programs import PATIENCE, eventually, free_port
 
 from .fleet import OURS, SCRIPTS, UPSTREAM, Client, Deployment, Kind, Server, Transport
@@ -30,7 +31,8 @@ UPSTREAM_PARALLELISM = 1000
 class FrrFleet:
     """A server with its side of FRR, and clients with theirs."""
 
-    def __init__(self, server_kind: Kind) -> None:
+    def __init__(self, server_kind: Kind, database: mariadb.Database | None = None) -> None:
+        """@param database: see `Server`."""
         self._scratch = Path(tempfile.mkdtemp(prefix="fleetspeak-frr-"))
         self.deployment = Deployment(self._scratch / "deployment", OURS)
         address = f"127.0.0.1:{free_port()}"
@@ -45,7 +47,7 @@ class FrrFleet:
             }}
             broadcast_poll_time {{ seconds: 1 }}
         """
-        self.server = Server(server_kind, self.deployment, "server", {}, self.services)
+        self.server = Server(server_kind, self.deployment, "server", {}, self.services, database)
         self.clients: list[Client] = []
         self._channel = grpc.insecure_channel(self.deployment.admin_address)
         self.admin = rpc.admin.AdminStub(self._channel)

@@ -6,6 +6,7 @@ import shutil
 from unittest import TestCase
 
 from fleetspeak.pb import admin
+from tests import mariadb
 from tests.programs import PATIENCE, eventually
 
 from .fleet import OURS, POLLING, UPSTREAM, Kind
@@ -15,8 +16,8 @@ CLONES = 5
 
 
 class ClonesTests(TestCase):
-    def clones(self, server_kind: Kind) -> None:
-        fleet = FrrFleet(server_kind)
+    def clones(self, server_kind: Kind, database: mariadb.Database | None = None) -> None:
+        fleet = FrrFleet(server_kind, database)
         self.addCleanup(fleet.clean_up)
         fleet.add_clients(OURS, POLLING, CLONES)
         fleet.server.start()
@@ -43,6 +44,12 @@ class ClonesTests(TestCase):
 
     def test_item_128_on_our_server(self) -> None:
         self.clones(OURS)
+
+    def test_items_39_128_on_our_server_with_mariadb(self) -> None:
+        """datastore 39: the whole system on each store."""
+        database = mariadb.the_server().new_database()
+        self.addCleanup(database.drop)
+        self.clones(OURS, database)
 
     def test_item_128_on_the_upstream_server(self) -> None:
         self.clones(UPSTREAM)

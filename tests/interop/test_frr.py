@@ -5,6 +5,7 @@ from __future__ import annotations
 from unittest import TestCase
 
 from fleetspeak.pb import frr
+from tests import mariadb
 from tests.programs import eventually
 
 from .fleet import OURS, POLLING, STREAMING, UPSTREAM, Client, Kind, Transport
@@ -19,9 +20,11 @@ TRAFFIC = frr.TrafficRequestData(
 
 
 class FrrCase(TestCase):
+    database: mariadb.Database | None = None
+
     def begin(self, server_kind: Kind, client_kind: Kind, *transports: Transport) -> None:
         """A server that runs, and clients that do not, five for each transport."""
-        self.fleet = FrrFleet(server_kind)
+        self.fleet = FrrFleet(server_kind, self.database)
         self.addCleanup(self.fleet.clean_up)
         self.expected = CLIENTS * len(transports)
         for transport in transports:
@@ -42,7 +45,7 @@ class FrrCase(TestCase):
         self.assertGreaterEqual(sum(self.fleet.contacts(client.client_id) for client in clients), 5)
 
 
-class OurServerTests(FrrCase):
+class OurServerCase(FrrCase):
     def traffic(self, client_kind: Kind, transport: Transport) -> None:
         self.begin(OURS, client_kind, transport)
         self.fleet.start_clients()
@@ -62,6 +65,8 @@ class OurServerTests(FrrCase):
             self.fleet.start(client)
         self.assert_complete()
 
+
+class OurServerTests(OurServerCase):
     def test_item_126_broadcasts_to_our_clients(self) -> None:
         self.broadcast(OURS, POLLING, STREAMING)
 
@@ -80,6 +85,17 @@ class OurServerTests(FrrCase):
 
     def test_item_126_upstream_streaming_clients(self) -> None:
         self.traffic(UPSTREAM, STREAMING)
+
+
+class OurServerOnMariaDbTests(OurServerCase):
+    """datastore 39: the whole system on each store."""
+
+    def setUp(self) -> None:
+        self.database = mariadb.the_server().new_database()
+        self.addCleanup(self.database.drop)
+
+    def test_items_39_126_broadcasts_to_our_clients(self) -> None:
+        self.broadcast(OURS, POLLING, STREAMING)
 
 
 class UpstreamServerTests(FrrCase):
