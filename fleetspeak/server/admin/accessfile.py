@@ -35,7 +35,9 @@ class AccessFile:
         self._in_force = access
         self._use = use
         self._reactor = reactor
-        self._seen = signature(access.paths)
+        self._seen: Signature | None = None
+        """Of what was read last; None: look into the files anew."""
+        self._complaint = ""
         self._looks = LoopingCall(self._look)
         self._looks.clock = reactor
 
@@ -54,9 +56,9 @@ class AccessFile:
         try:
             changed = await deferToThreadPool(self._reactor, self._reactor.getThreadPool(), self._read_if_changed)
         except ConfigError as error:
-            log.error("the changed access file is not used, what was in force stays: {error}", error=error)
+            self._complain(str(error))
             return
-        if changed is None or not self._looks.running:
+        if changed is None or changed == self._in_force or not self._looks.running:
             return
         for name in _FIXED:
             if getattr(changed, name) != getattr(self._in_force, name):
@@ -73,14 +75,22 @@ class AccessFile:
     def _look(self) -> Deferred[None]:
         return Deferred.fromCoroutine(self.look())
 
+    def _complain(self, text: str) -> None:
+        """Once: what is wrong may take a while to be mended, perhaps in a file that was not among ours before."""
+        if text != self._complaint:
+            log.error("the changed access file is not used, what was in force stays: {error}", error=text)
+        self._complaint = text
+
     def _read_if_changed(self) -> AdminAccess | None:
         """In a thread.  Raises ConfigError."""
-        now = signature(self._in_force.paths)
+        now = signature(self._in_force.paths)  # before it is read, so that no later change is missed
         if now == self._seen:
             return None
-        self._seen = now  # also if it cannot be used: one complaint is enough
+        self._seen = None
         changed = read_access(self._in_force.paths[0])
-        self._seen = signature(changed.paths)
+        if changed.paths == self._in_force.paths:
+            self._seen = now
+        self._complaint = ""
         return changed
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from unittest.mock import patch
 
 from twisted.internet.defer import Deferred
 
@@ -45,6 +46,24 @@ class ReloadTests(AccessCase):
         self.path.unlink()
         await self.look()
         self.assertEqual(await self.keep_alive(self.token_channel(), TOKENS["admin"]), "OK")
+
+    async def test_what_is_mended_later_counts_then(self) -> None:
+        """Also in a file that was not read before; until then there is one complaint, and not one every 5 seconds."""
+        self.write(access_text().replace("operators-ca.pem", "other-ca.pem"))
+        with patch("fleetspeak.server.admin.accessfile.log.error") as error:
+            for _ in range(3):
+                await self.look()
+        self.assertEqual(error.call_count, 1)
+        later = Authority(self.folder, "other")
+        await self.look()
+        self.assertEqual(await self.keep_alive(self.channel(later.client("viewer"))), "OK")
+
+    async def test_nothing_is_said_when_nothing_changes(self) -> None:
+        with patch("fleetspeak.server.admin.accessfile.log.info") as info:
+            await self.look()
+            os.utime(self.path)
+            await self.look()
+        self.assertEqual(info.call_count, 0)
 
     async def test_tls_does_not_go_away(self) -> None:
         """Who takes it out by mistake does not open the port."""

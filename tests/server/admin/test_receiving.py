@@ -14,6 +14,7 @@ from twisted.internet.threads import deferToThread
 from fleetspeak import rpc
 from fleetspeak.errors import InvalidRecord
 from fleetspeak.pb import operator
+from fleetspeak.records import AuditFilter
 from fleetspeak.server.admin import calls
 from fleetspeak.server.admin.served import Served
 from fleetspeak.server.admin.server import MAX_UPLOADS, AdminServer
@@ -110,6 +111,34 @@ class ReceivingTests(AdminCase):
         self.assertEqual(caught.exception.code().name, "RESOURCE_EXHAUSTED")  # type: ignore[attr-defined]
         self.gate.set()
         self.assertEqual(len(await deferToThread(lambda: [call.result(30) for call in calls])), MAX_UPLOADS)
+
+    async def test_each_is_in_the_audit_trail(self) -> None:
+        """Its entry has what the first request says; it is there while the others come, and gets the outcome."""
+        audited = AdminServer([Served(OPERATOR, [self.sizes])], "127.0.0.1", 0, reactor, trail=self.trail)
+        audited.start()
+        self.addCleanup(audited.stop)
+        channel = grpc.insecure_channel(audited.address)
+        self.addCleanup(deferToThread, channel.close)
+        upload: Any = rpc.operator.OperatorStub(channel).UploadFile
+
+        def requests(*parts: bytes, wait: bool = False) -> Iterator[operator.UploadFileRequest]:
+            yield operator.UploadFileRequest(head=operator.UploadFileRequest.Head(service_name="S", file_name="n"))
+            yield from self.requests(*parts, wait=wait)
+
+        call = upload.future(requests(b"ab", wait=True))
+        await self.when(lambda: self.sizes.size == 2)
+        [entry] = await self.store.audit_entries(AuditFilter(), 10)
+        self.assertEqual((entry.call.request, entry.outcome), ("head.service_name='S', head.file_name='n'", ""))
+        self.gate.set()
+        await deferToThread(call.result, 30)
+        with self.assertRaises(grpc.RpcError):
+            await deferToThread(upload, requests(b"bad"), timeout=30)
+        await self.when(lambda: self.sizes.open == 0)
+        await self.trail.settled()
+        entries = await self.store.audit_entries(AuditFilter(), 10)
+        self.assertEqual(
+            [(entry.outcome, entry.detail) for entry in entries], [("OK", ""), ("INVALID_ARGUMENT", "this is bad")]
+        )
 
     async def test_what_nothing_carries_out_is_unimplemented(self) -> None:
         with self.assertRaises(grpc.RpcError) as caught:
