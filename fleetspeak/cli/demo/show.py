@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from fleetspeak import ids
+from fleetspeak.cli.admin.clients import row_of
+from fleetspeak.cli.admin.output import Column, Listing, show
 from fleetspeak.cli.demo.console import HELP, Console, greet, run_command
 from fleetspeak.cli.demo.fleet import CLIENTS, Fleet
 from fleetspeak.cli.demo.interruption import Interruption
@@ -16,6 +18,13 @@ from fleetspeak.cli.demo.operator import Operator
 
 LOOK = 0.5
 """Seconds between two looks at whether all programs still run."""
+
+_FLEET_COLUMNS = (
+    Column("client_id", "Client ID", 16, whole=True),
+    Column("last_contact", "Last contact", 24),
+    Column("how", "How", 10),
+    Column("labels", "Labels"),
+)
 
 GREETINGS = 5
 """Times that each client is greeted, for the round-trip times."""
@@ -74,14 +83,10 @@ def _run_commands(fleet: Fleet, operator: Operator) -> None:
 
 
 def _list_fleet(fleet: Fleet, operator: Operator) -> None:
-    _say("\nThe fleet, as the server knows it")
+    _say("\nThe fleet, as the server knows it, and `fleetspeak-admin clients list` tells it\n")
     names = {client_id: name for name, client_id in fleet.clients.items()}
-    _say(f"  {'client id':<16}  {'last contact':<12}  {'how':<10} labels")
-    for client in operator.clients():
-        client_id = ids.show(client.client_id)
-        seen = client.last_contact_time.ToDatetime().strftime("%H:%M:%S UTC")
-        labels = ", ".join(sorted(label.label for label in client.labels))
-        _say(f"  {client_id}  {seen}  {names.get(client_id, ''):<10} {labels}")
+    rows = ({**row_of(client), "how": names.get(ids.show(client.client_id))} for client in operator.clients())
+    show(Listing(_FLEET_COLUMNS, rows, "No clients."), as_json=False, local=False)
 
 
 def _stay(fleet: Fleet, operator: Operator) -> None:
@@ -90,6 +95,7 @@ def _stay(fleet: Fleet, operator: Operator) -> None:
     _say(f"""
 The fleet goes on until Ctrl-C. Meanwhile, in another terminal:
   tail -f {fleet.path}/server.log
+  {scripts}/fleetspeak-admin --admin-addr {fleet.admin_address} --watch 2 clients list
   cat {fleet.path}/streaming/textservices/hello
   {scripts}/fleetspeak-client --trusted-cert-file {fleet.path}/fleet-ca.pem \\
     --server {fleet.https_address} --config-path {fleet.path}/third""")
