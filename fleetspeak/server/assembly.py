@@ -51,6 +51,7 @@ from fleetspeak.server.retention import Retention
 from fleetspeak.server.services.backlog import Backlog
 from fleetspeak.server.services.manager import SYSTEM, ServiceContext, ServiceManager
 from fleetspeak.server.services.system import SystemService
+from fleetspeak.server.standing import Standing
 from fleetspeak.server.stats import ServerStats
 from fleetspeak.server.stats.collector import MetricsCollector
 from fleetspeak.server.stats.gauges import watch_server
@@ -131,6 +132,7 @@ class Server:
         self.trail = Trail(self.store, reactor)
         operators = IOperatorStore(self.store, None)
         self.enrolment = None if operators is None else Enrolment(operators, reactor)
+        self.standing = Standing(self.store, self.dispatcher, self.cache, reactor)
         self.sweep = StreamSweep(self.store, self.dispatcher, reactor, uniform=uniform)
         self.retention = Retention(self.store, settings.keep, reactor, now_ns, self.stats, uniform)
         self._install_services(factories, now_ns)
@@ -165,6 +167,7 @@ class Server:
             if self.enrolment is not None:
                 steps.append(Step("enrolment", self.enrolment.start, self.enrolment.stop))
             steps.append(Step("sweep", self.sweep.start, self.sweep.stop))
+            steps.append(Step("standing of clients", self.standing.start, self.standing.stop))
         else:
             steps.append(Step("sweep of allocations", self.allocations.start, self.allocations.stop))
         if self.admin is not None:
@@ -243,14 +246,14 @@ class Server:
         """What the admin API serves."""
         changed = self._broadcasts_changed
         files = FileStorage(self.store, self._file_stores, self._in_thread)
-        operations = AdminOperations(self.store, self.inserter, self.cache.invalidate, changed, files)
+        operations = AdminOperations(self.store, self.inserter, self.standing.client_changed, changed, files)
         for_operators = make_operations(
             self.store,
             files,
             self._now_ns,
             self.reactor.seconds,
             broadcasts_changed=changed,
-            client_changed=self.cache.invalidate,
+            client_changed=self.standing.client_changed,
             enrolment_changed=lambda: None if self.enrolment is None else self.enrolment.look_soon(),
             messages_due=self.backlog.wake,
         )

@@ -167,7 +167,7 @@ class AdminOperations:
             after = entries[-1].row
 
     async def blacklist_client(self, request: admin.BlacklistClientRequest) -> common.EmptyMessage:
-        """Set the flag.  Takes effect with the client's next connection to this server."""
+        """Set the flag.  The client's stream to this server hears of it at once, and of others within 45 s."""
         client_id = _client_id(request.client_id)
         await self._store.blacklist_client(client_id)
         self._forget_client(client_id)

@@ -100,7 +100,7 @@ class ContactHandler:
         session = admitted.session
         if wake is not None:
             # Before the claim: a message that is committed after it finds the stream here.
-            session.registration = self._dispatcher.register(session.client_id, wake)
+            session.registration = self._dispatcher.register(session.client_id, wake, session.refresh)
         try:
             messages = await self._first_exchange(admitted)
         except BaseException:
@@ -131,11 +131,25 @@ class ContactHandler:
         @raise StoreError: it may be tried again.
         """
         if session.client.blacklisted:
-            return ()
+            return await self._ask_to_rekey(session)
         exchange = Exchange(contact_id=session.contact_id, claim=outgoing.claim_for(session))
         exchanged = await only(self._store.exchange([exchange]))
         outgoing.spend(session, exchanged.messages)
         return await outgoing.with_broadcasts(self._broadcaster, session, exchanged.messages)
+
+    async def _ask_to_rekey(self, session: Session) -> Sequence[common.Message]:
+        """A blacklisted client gets nothing else, and that once on a connection."""
+        if session.is_asked_to_rekey:
+            return ()
+        request = outgoing.rekey_request(session.client_id, self._now_ns())
+        self._stats.message_saved(request, True, session.client)
+        session.is_asked_to_rekey = True
+        try:
+            await self._write(session, Exchange([request], contact_id=session.contact_id))
+        except BaseException:
+            session.is_asked_to_rekey = False
+            raise
+        return [request]
 
     # -- the first exchange
 
@@ -178,6 +192,7 @@ class ContactHandler:
             request = outgoing.rekey_request(session.client_id, self._now_ns())
             self._stats.message_saved(request, True, session.client)
             await self._write(session, Exchange([*messages, request], contact, session.contact_id, new_client))
+            session.is_asked_to_rekey = True
             return [request]
         claim = outgoing.claim_for(session)
         exchange = Exchange(messages, contact, session.contact_id, new_client, claim)

@@ -15,7 +15,7 @@ from fleetspeak.server.dispatch import Registration
 class Session:
     """One connection of one client, from its first contact data on.
 
-    What is known of the client is what was known when the connection began.
+    What is known of the client is what was known when the connection began; a stream hears of what changes.
     """
 
     address: str
@@ -30,11 +30,22 @@ class Session:
     """The client was known without asking the store."""
     registration: Registration | None = None
     """By which notifications reach a stream."""
+    is_asked_to_rekey: bool = False
+    """The client is blacklisted, and was told."""
 
     @property
     def client_id(self) -> ClientId:
         """The client's id."""
         return self.identity.client_id
+
+    def refresh(self, client: ClientData) -> bool:
+        """Take note of what is known of the client now.  Returns whether that is new."""
+        if client == self.client or client.key != self.client.key:
+            return False
+        self.client = client
+        if not client.blacklisted:
+            self.is_asked_to_rekey = False
+        return True
 
     def end(self) -> None:
         """Nothing more will come on this connection; safe to call twice."""
