@@ -151,7 +151,7 @@ class AccountTests(SynchronousTestCase):
 
 class EntryTests(SynchronousTestCase):
     def test_kept_until_the_next_refresh(self) -> None:
-        """Those with room that last longer than the margin, however large that is."""
+        """server-core 6, refresh 1: those with room that last longer than the margin, however large that is."""
         full = entry(1, 1)
         self.assertTrue(full.reserve())
         self.assertFalse(full.reserve())
@@ -164,6 +164,7 @@ class EntryTests(SynchronousTestCase):
         self.assertEqual(list(kept(entries, 0, 10**6 * SECOND).values()), [long, unlimited])
 
     def test_candidates(self) -> None:
+        """server-core 6, sending 2."""
         linux = frozenset({Label("client", "l"), Label("client", "x")})
         everyone, of_both, of_others = entry(number=1), entry(number=2, labels="lx"), entry(number=3, labels="lw")
         expired = entry(number=4, expiry_ns=10)

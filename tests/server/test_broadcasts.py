@@ -92,6 +92,7 @@ class ManagerCase(SynchronousTestCase):
 
 class TakeTests(ManagerCase):
     def test_a_client_gets_it_once(self) -> None:
+        """server-core 6, sending 1."""
         self.add_clients(2)
         self.create(broadcast(destination=common.Address(service_name="there")))
         manager = self.manager()
@@ -114,6 +115,7 @@ class TakeTests(ManagerCase):
         self.assertEqual([call[1] for call in heard.calls("message_saved")], [True, True])
 
     def test_labels(self) -> None:
+        """server-core 6, sending 2."""
         self.add_clients(1)
         self.create(broadcast(1, "linux"))
         manager = self.manager()
@@ -133,6 +135,7 @@ class TakeTests(ManagerCase):
         self.assertFalse(manager.may_have(client_id(1), frozenset()))
 
     def test_it_is_not_sent_after_it_expired(self) -> None:
+        """server-core 6, sending 2."""
         self.add_clients(1)
         made = broadcast()
         made.expiration_time.FromNanoseconds(START_NS + 10**9)
@@ -142,6 +145,7 @@ class TakeTests(ManagerCase):
         self.assertEqual(self.take(manager, client_id(1)), [])
 
     def test_a_store_that_fails_fails_no_contact(self) -> None:
+        """server-core 6, sending 4."""
         self.add_clients(1)
         self.create(broadcast(), 1)
         manager = self.manager()
@@ -160,6 +164,7 @@ class TakeTests(ManagerCase):
 
 class RefreshTests(ManagerCase):
     def test_a_change_here_is_seen_at_once_and_elsewhere_after_a_look(self) -> None:
+        """server-core 6, refresh 2."""
         self.add_clients(3)
         here, there = self.manager(), self.manager()
         self.create(broadcast())
@@ -175,6 +180,7 @@ class RefreshTests(ManagerCase):
         self.assertEqual(len(self.take(there, client_id(3))), 1)
 
     def test_a_share_that_is_used_up_is_followed_by_another(self) -> None:
+        """server-core 6, refresh 1 and 3."""
         clients = self.add_clients(40)
         self.create(broadcast(), 30)
         manager = self.manager()
@@ -186,6 +192,7 @@ class RefreshTests(ManagerCase):
         self.assertEqual(self.accounted(), [])
 
     def test_shares_are_given_back_at_stop(self) -> None:
+        """server-core 6, refresh 6."""
         self.add_clients(1)
         self.create(broadcast(1), 10)
         self.create(broadcast(2))
@@ -199,6 +206,7 @@ class RefreshTests(ManagerCase):
         self.assertEqual(found.limit, 9)
 
     def test_what_a_crashed_server_held_comes_back(self) -> None:
+        """server-core 6."""
         self.add_clients(1)
         self.create(broadcast(), 1)
         crashed = self.manager()
@@ -217,6 +225,7 @@ class RefreshTests(ManagerCase):
         self.assertEqual(len(self.take(manager, client_id(1))), 1)
 
     def test_unlimited_ones_are_accounted_for_at_each_refresh(self) -> None:
+        """server-core 6, refresh 3."""
         self.add_clients(2)
         self.create(broadcast())
         manager = self.manager()
@@ -272,6 +281,7 @@ class SpreadTests(ManagerCase):
         manager["it"].refresh_soon()
 
     def test_connected_clients_get_it_at_the_rate(self) -> None:
+        """server-core 6, refresh 5."""
         self.begin(100, UNLIMITED, rate=20)
         self.assertEqual(len(self.got), 1)
         self.pass_time(2)
@@ -349,6 +359,7 @@ class ContactTests(SynchronousTestCase):
         self.successResultOf(Deferred.fromCoroutine(self.world.broadcasts.start()))
 
     def test_a_new_client_gets_those_for_its_claimed_labels(self) -> None:
+        """server-core 6."""
         self.world.now(self.world.store.create_broadcast(broadcast(1, "linux"), UNLIMITED))
         self.world.now(self.world.store.create_broadcast(broadcast(2, "windows"), UNLIMITED))
         self.begin()

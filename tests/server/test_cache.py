@@ -57,6 +57,7 @@ class ClientCacheTests(SynchronousTestCase):
         self.assertEqual(self.reader.asked, [])
 
     def test_reading_does_not_prolong(self) -> None:
+        """server-core 2.5."""
         self.lookup(ALICE)
         self.clock.advance(30)
         self.lookup(ALICE)
@@ -70,6 +71,7 @@ class ClientCacheTests(SynchronousTestCase):
         self.assertEqual(len(self.cache), 0)
 
     def test_invalidated_for_one_client(self) -> None:
+        """server-core 2.5."""
         self.lookup(ALICE)
         self.lookup(BOB)
         self.cache.invalidate(ALICE)
@@ -77,6 +79,7 @@ class ClientCacheTests(SynchronousTestCase):
         self.assertEqual(self.cache.get(BOB), KNOWN[BOB])
 
     def test_cleared(self) -> None:
+        """server-core 2.5."""
         self.lookup(ALICE)
         self.cache.clear()
         self.assertIsNone(self.cache.get(ALICE))

@@ -98,6 +98,7 @@ def to_server(service: str = "hello") -> common.Message:
 
 class ClientMessageTests(InsertCase):
     def test_it_waits_for_the_client_with_id_and_time_filled_in(self) -> None:
+        """server-core 8, InsertMessage 2."""
         message = to_client()
         self.successResultOf(self.insert(message))
         self.assertEqual(len(message.message_id), 32)
@@ -120,12 +121,14 @@ class ClientMessageTests(InsertCase):
         self.assertEqual(woken, [1])
 
     def test_inserting_it_again_is_no_error_and_stores_it_once(self) -> None:
+        """server-core 8, InsertMessage 4."""
         message = to_client()
         for _ in range(2):
             self.successResultOf(self.insert(message))
         self.assertEqual(self.successResultOf(self.store.pending_message_count([C1])), 1)
 
     def test_what_is_wrong_is_said_in_upstreams_words(self) -> None:
+        """server-core 8, InsertMessage 1 and 3."""
         unknown, bad, too_large = to_client(b"stranger"), to_client(b"12"), to_client()
         too_large.data.value = b"x" * MAX_MESSAGE
         for message, error, words in (
@@ -143,6 +146,7 @@ class ClientMessageTests(InsertCase):
         self.failureResultOf(self.insert(short), InvalidRecord)
 
     def test_a_message_of_exactly_the_limit_is_taken(self) -> None:
+        """server-core 8, InsertMessage 3."""
         message = to_client()
         message.message_id = b"m" * 32
         message.creation_time.seconds = 1
@@ -161,6 +165,7 @@ class NotificationTests(InsertCase):
         self.successResultOf(only(self.store.record_contacts([contact])))
 
     def test_the_server_that_holds_the_stream_is_told(self) -> None:
+        """server-core 8, InsertMessage 5."""
         self.successResultOf(self.insert(to_client()))
         self.assertEqual(self.others.told, [("there:2", C1)])
 
@@ -170,11 +175,13 @@ class NotificationTests(InsertCase):
         self.assertEqual(self.others.told, [])
 
     def test_not_when_the_stream_must_be_over(self) -> None:
+        """server-core 8, InsertMessage 5."""
         self.clock.advance(11 * 60)
         self.successResultOf(self.insert(to_client()))
         self.assertEqual(self.others.told, [])
 
     def test_a_failure_is_only_logged(self) -> None:
+        """server-core 8, InsertMessage 5."""
         self.store.client_streams = lambda ids: fail(StoreError("gone"))  # type: ignore[method-assign]
         with capturedLogs() as lines:
             self.successResultOf(self.insert(to_client()))
@@ -201,6 +208,7 @@ class ServerMessageTests(InsertCase):
     """server-core.md 8 item 6 [improve]: a message to a server service is processed at once."""
 
     def test_it_is_processed_at_once(self) -> None:
+        """server-core 8, InsertMessage 6."""
         service = InstantService()
         self.manager.add("hello", service)
         message = to_server()
@@ -274,6 +282,7 @@ class ContextTests(InsertCase):
         self.context = ServiceContext("greeter", self.clock, self.inserter.insert, self.cache.lookup)
 
     def test_a_service_sends_as_itself(self) -> None:
+        """server-core 3.6."""
         message = to_client(source="system")
         message.source.client_id = C1
 
@@ -285,6 +294,8 @@ class ContextTests(InsertCase):
         self.assertEqual(stored.source, common.Address(service_name="greeter"))
 
     def test_a_service_looks_up_a_client(self) -> None:
+        """server-core 3.6."""
+
         async def look(client_id: ClientId) -> ClientData | None:
             return await self.context.client_data(client_id)
 

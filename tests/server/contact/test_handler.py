@@ -69,17 +69,20 @@ class FirstContactTests(HandlerTestCase):
         self.assertEqual(self.client_data(), ClientData(ALICE.key))
 
     def test_nonces_are_random(self) -> None:
+        """server-core 2.1 step 10."""
         nonces = {random_nonce() for _ in range(100)}
         self.assertEqual(len(nonces), 100)
         self.assertTrue(all(0 < nonce < 2**64 for nonce in nonces))
 
     def test_claimed_labels_are_stored_as_the_clients_own(self) -> None:
+        """server-core 2.1 step 5."""
         self.poll(wrapped(labels=["linux", "corp", "linux", "", "x" * 129]))
         data = self.client_data()
         assert data is not None
         self.assertEqual(data.labels, {Label("client", "linux"), Label("client", "corp")})
 
     def test_the_contact_is_recorded(self) -> None:
+        """server-core 2.1 step 12."""
         contact = wrapped(sequencing_nonce=77)
         self.world.clock.advance(5)
         session, _ = self.poll(contact)
@@ -90,6 +93,7 @@ class FirstContactTests(HandlerTestCase):
         self.assertEqual(entry.time_ns, START_NS + 5 * 10**9)
 
     def test_a_stream_leaves_its_address_and_a_poll_clears_it(self) -> None:
+        """server-core 2.1 step 12."""
         self.poll(wrapped(), streaming=True)
         self.assertEqual(self.listed().last_contact_streaming_to, "local")
         self.poll(wrapped())
@@ -113,6 +117,7 @@ class FirstContactTests(HandlerTestCase):
         self.assertEqual(self.world.store.exchanges, [])
 
     def test_authorizer_refusals_write_nothing(self) -> None:
+        """server-core 2.1 steps 2, 4 and 7."""
         for stage in ("contact", "client", "signatures"):
             self.gatekeeper.refuse = {stage}
             self.failureResultOf(self.begin(wrapped(from_client())), NotAuthorized)
@@ -139,6 +144,7 @@ class FirstContactTests(HandlerTestCase):
         self.poll(wrapped())
 
     def test_the_authorizer_is_told_whether_the_client_is_new(self) -> None:
+        """server-core 2.1 step 4."""
         self.poll(wrapped(labels=["linux"]))
         self.poll(wrapped())
         self.assertEqual(
@@ -147,6 +153,7 @@ class FirstContactTests(HandlerTestCase):
         )
 
     def test_a_contact_that_does_not_parse(self) -> None:
+        """server-core 2.1 step 8."""
         self.failureResultOf(self.begin(common.WrappedContactData(contact_data=b"\xff")), ProtocolError)
 
     def test_101_messages(self) -> None:
@@ -154,6 +161,7 @@ class FirstContactTests(HandlerTestCase):
         self.assertEqual(self.world.ingestor.seen, [])
 
     def test_the_store_fails(self) -> None:
+        """server-core 2.1 step 13."""
         self.world.store.errors = [StoreError("the disk is full")]
         self.failureResultOf(self.begin(wrapped(), streaming=True), StoreError)
         self.assertEqual(len(self.world.dispatcher), 0)
@@ -168,6 +176,7 @@ class FirstContactTests(HandlerTestCase):
 
 class MessagesFromAClientTests(HandlerTestCase):
     def test_stored_once_with_their_results(self) -> None:
+        """server-core 2.1 step 13."""
         self.poll(wrapped(from_client(1), from_client(2)))
         stored = self.world.stored(*(id_of(from_client(n), ALICE.client_id) for n in (1, 2)))
         self.assertTrue(all(one.HasField("result") and not one.HasField("data") for one in stored))
@@ -216,11 +225,13 @@ class MessagesFromAClientTests(HandlerTestCase):
         self.assertEqual(self.world.store.exchanges, [])
 
     def test_validation_tags_are_attached(self) -> None:
+        """server-core 2.3."""
         self.gatekeeper.tags = {"verdict": "fine"}
         self.poll(wrapped(from_client()))
         self.assertEqual(dict(self.world.ingestor.seen[0].validation_info.tags), {"verdict": "fine"})
 
     def test_services_are_told_of_a_blacklisted_source(self) -> None:
+        """server-core 3.4 step 1."""
         self.enrol()
         self.world.now(self.world.store.blacklist_client(ALICE.client_id))
         self.poll(wrapped(from_client()))
@@ -231,6 +242,7 @@ class MessagesFromAClientTests(HandlerTestCase):
 
 class MessagesForAClientTests(HandlerTestCase):
     def test_taken_along(self) -> None:
+        """server-core 2.1 step 15."""
         self.enrol()
         self.world.insert(for_client(ALICE.client_id))
         _, messages = self.poll(wrapped())
@@ -239,13 +251,14 @@ class MessagesForAClientTests(HandlerTestCase):
         self.assertEqual(list(again), [])
 
     def test_tokens_limit_what_is_taken(self) -> None:
+        """server-core 2.1 step 11, 2.4 step 2."""
         self.enrol()
         self.world.insert(*(for_client(ALICE.client_id, n, service) for n, service in enumerate("aaabbc")))
         _, messages = self.poll(wrapped(tokens={"a": 2, "b": 20}))
         self.assertEqual(sorted(one.destination.service_name for one in messages), ["a", "a", "b", "b"])
 
     def test_die_and_another(self) -> None:
-        """server-core.md 13: both are delivered; Die has a success result at once, the other has none yet."""
+        """server-core 2.4 step 6 and 13: both are delivered; Die has a success result at once, the other none."""
         self.enrol()
         die, other = for_client(ALICE.client_id, 1, "system", "Die"), for_client(ALICE.client_id, 2, "foo")
         self.world.insert(die, other)
@@ -257,7 +270,7 @@ class MessagesForAClientTests(HandlerTestCase):
         self.assertFalse(stored_other.HasField("result"))
 
     def test_a_blacklisted_client_gets_just_a_rekey_request(self) -> None:
-        """server-core.md 13: exactly one message, RekeyRequest, and it is in the datastore."""
+        """server-core 2.4 step 1; server-core 13: exactly one message, RekeyRequest, and it is in the datastore."""
         self.enrol()
         self.world.insert(for_client(ALICE.client_id))
         self.world.now(self.world.store.blacklist_client(ALICE.client_id))
@@ -268,7 +281,10 @@ class MessagesForAClientTests(HandlerTestCase):
         self.assertEqual(list(look), [])
 
     def test_no_notification_is_lost(self) -> None:
-        """A message that is committed while the first exchange is under way is taken by it, or wakes the stream."""
+        """server-core 2.1 step 14.
+
+        A message that is committed while the first exchange is under way is taken by it, or wakes the stream.
+        """
         self.enrol()
         self.world.store.is_holding = True
         starting = self.begin(wrapped(), streaming=True)

@@ -36,7 +36,7 @@ def certificate_for(key: object) -> x509.Certificate:
 
 class IdentifyTests(SynchronousTestCase):
     def test_upstreams_certificate(self) -> None:
-        """A certificate of the released client, which is dated in the year 1."""
+        """server-core 2.1 step 1: a certificate of the released client, which is dated in the year 1."""
         vector = json.loads((VECTORS / "client_certificate.json").read_text())
         certificate = x509.load_der_x509_certificate(bytes.fromhex(vector["certificate_der_hex"]))
         self.assertEqual(identify([certificate]).client_id.hex(), vector["client_id"])
@@ -58,6 +58,7 @@ class IdentifyTests(SynchronousTestCase):
             self.assertEqual(len(identify([certificate_for(key)]).client_id), 8)
 
     def test_other_kinds_are_refused(self) -> None:
+        """server-core 2.1 step 1."""
         for key in (dsa.generate_private_key(1024), ec.generate_private_key(ec.SECP256K1())):
             with self.assertRaisesRegex(ProtocolError, "unable to create client id"):
                 identify([certificate_for(key)])

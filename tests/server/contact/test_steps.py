@@ -45,6 +45,7 @@ class AuthorizeTests(SynchronousTestCase):
         self.assertEqual(self.claim.labels, ("linux", "corp"))
 
     def test_each_stage_can_refuse(self) -> None:
+        """server-core 2.1 steps 2, 4 and 7."""
         stages = {
             "contact": lambda: authorize.allow_contact(self.gatekeeper, ADDRESS, self.claim),
             "client": lambda: authorize.allow_client(self.gatekeeper, ADDRESS, self.claim, None),
@@ -57,12 +58,14 @@ class AuthorizeTests(SynchronousTestCase):
             self.gatekeeper.refuse.clear()
 
     def test_the_last_stage_gives_tags(self) -> None:
+        """server-core 2.1 step 7."""
         self.gatekeeper.tags = {"seen": "yes"}
         self.assertEqual(authorize.validate(self.gatekeeper, ADDRESS, self.claim, None, ()), {"seen": "yes"})
 
 
 class SignatureTests(SynchronousTestCase):
     def test_none(self) -> None:
+        """server-core 2.2."""
         self.assertEqual(check_signatures(wrapped()), ())
 
     def test_a_signature_without_a_certificate_is_invalid(self) -> None:
@@ -72,6 +75,7 @@ class SignatureTests(SynchronousTestCase):
         self.assertEqual(list(checked.certificates), [])
 
     def test_a_certificate_that_is_none(self) -> None:
+        """server-core 2.1 step 6."""
         with self.assertRaises(ProtocolError):
             check_signatures(wrapped(signatures=[common.Signature(certificate=[b"garbage"], algorithm=4)]))
 
@@ -85,13 +89,16 @@ class ParseTests(SynchronousTestCase):
         self.assertEqual(parse(common.WrappedContactData()), common.ContactData())
 
     def test_garbage(self) -> None:
+        """server-core 2.1 step 8."""
         with self.assertRaisesRegex(ProtocolError, "unable to parse contact_data"):
             parse(common.WrappedContactData(contact_data=b"\xff\xff\xff"))
 
     def test_100_messages(self) -> None:
+        """server-core 2.1 step 9."""
         self.assertEqual(len(parse(wrapped(*[from_client()] * 100)).messages), 100)
 
     def test_101_messages(self) -> None:
+        """server-core 2.1 step 9."""
         with self.assertRaisesRegex(TooLarge, "contact_data contains 101 messages, only 100 allowed"):
             parse(wrapped(*[from_client()] * 101))
 
@@ -111,6 +118,7 @@ class IntakeTests(SynchronousTestCase):
         return take_in_all(messages, ALICE.client_id, {"tag": "value"}, START_NS)
 
     def test_what_the_server_knows_replaces_what_the_client_says(self) -> None:
+        """server-core 2.3."""
         lying = from_client(is_blocklisted_source=True, result=success(), message_id=b"mine")
         lying.source.client_id = b"somebody"
         (taken,) = self.take_in(lying)
@@ -163,6 +171,7 @@ class ProcessTests(SynchronousTestCase):
         return taken
 
     def test_given_to_the_services(self) -> None:
+        """server-core 2.3."""
         (message,) = self.process(from_client())
         self.assertEqual(message.result, success())
         self.assertFalse(message.HasField("data"))
@@ -196,18 +205,20 @@ class OutgoingTests(SynchronousTestCase):
         self.session = Session(ADDRESS, ALICE, ClientData(ALICE.key), 1)
 
     def test_without_accounting_everything_may_be_claimed(self) -> None:
+        """server-core 2.4 step 2."""
         self.assertIsNone(outgoing.claim_for(self.session).tokens)
         outgoing.spend(self.session, [for_client(ALICE.client_id)])
         self.assertIsNone(outgoing.claim_for(self.session).tokens)
 
     def test_die_costs_no_token(self) -> None:
-        """server-core.md 13: Die + another message with tokens {foo: 20, system: 20}: afterwards 19 and 20."""
+        """server-core 2.4 step 3 and 13: Die + another with tokens {foo: 20, system: 20}: afterwards 19 and 20."""
         self.session.tokens.start({"foo": 20, "system": 20})
         die = for_client(ALICE.client_id, 1, "system", "Die")
         outgoing.spend(self.session, [die, for_client(ALICE.client_id, 2, "foo")])
         self.assertEqual(outgoing.claim_for(self.session).tokens, {"foo": 19, "system": 20})
 
     def test_rekey_request(self) -> None:
+        """server-core 2.4 step 1."""
         request = outgoing.rekey_request(ALICE.client_id, START_NS)
         self.assertEqual(len(request.message_id), 32)
         self.assertEqual(request.source, common.Address(service_name="system"))
@@ -217,6 +228,7 @@ class OutgoingTests(SynchronousTestCase):
         self.assertFalse(request.HasField("data"))
 
     def test_more_is_at_least_100_or_many_bytes(self) -> None:
+        """server-core 2.1 step 16."""
         small = for_client(ALICE.client_id)
         self.assertFalse(outgoing.may_be_more([small] * 99))
         self.assertTrue(outgoing.may_be_more([small] * 100))
