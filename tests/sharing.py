@@ -111,3 +111,11 @@ def next_text(stream: Stream, seconds: float) -> str | None:
             (message,) = messages
             return str(message.message_type)
     return None
+
+
+def next_messages(stream: Stream, count: int, seconds: float = 15.0) -> list[str]:
+    """The types of the next messages, however they come together."""
+    found: list[str] = []
+    while len(found) < count and stream.wait(seconds):
+        found += [message.message_type for message in stream.receive().messages]
+    return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fleetspeak.server.authorizers import AllowAllFactory, RequiredLabelFactory
 from fleetspeak.server.directoryfiles import DirectoryFilesFactory
+from fleetspeak.server.notify.redisnotifier import RedisNotifierFactory
 from fleetspeak.server.services.cps import CpsFactory
 from fleetspeak.server.services.grpcservice import GrpcFactory, GrpcTlsFactory
 from fleetspeak.server.services.noop import NoopFactory
@@ -15,6 +16,7 @@ noop = NoopFactory()
 message_saver = MessageSaverFactory()
 cps = CpsFactory()
 directory_files = DirectoryFilesFactory()
+redis_notifier = RedisNotifierFactory()
 
 allow_all = AllowAllFactory()
 required_label = RequiredLabelFactory()

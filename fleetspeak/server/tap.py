@@ -21,7 +21,7 @@ from fleetspeak.lookup import PLUG_INS, made_of
 from fleetspeak.program.systemd import Notifier
 from fleetspeak.records import RetryLimits
 from fleetspeak.server.assembly import make_server
-from fleetspeak.server.notify.chosen import plugged_in, with_secret
+from fleetspeak.server.notify.chosen import MIN_SECRET, plugged_in, with_secret
 from fleetspeak.store.sql.workers import SWITCH_INTERVAL
 
 DEFAULT_HTTPS_ADDRESS = ":4443"
@@ -201,7 +201,10 @@ def makeService(options: Options) -> IService:  # noqa: N802
         )
         settings = with_access(settings, options["admin-access"], bool(options["admin-plaintext-anywhere"]))
         settings = with_secret(
-            settings, options["notification-secret-file"], bool(options["notification-accept-unsigned"])
+            settings,
+            options["notification-secret-file"],
+            bool(options["notification-accept-unsigned"]),
+            at_least=MIN_SECRET if options["notifier"] is None else 1,
         )
         notifications = plugged_in(options["notifier"], settings, reactor)
         files = file_stores_of(options, reactor)

@@ -9,7 +9,8 @@ from fleetspeak.pb import admin, components
 from fleetspeak.records import UNLIMITED
 from fleetspeak.testing.wireclient import Identity
 from tests.mariadb import the_server
-from tests.sharing import SERVICE, Sharing, message_for, next_text
+from tests.redis import Redis
+from tests.sharing import SERVICE, Sharing, message_for, next_messages, next_text
 
 PROMPT = 15.0
 """Seconds: much less than the half of a minute after which a server looks by itself."""
@@ -67,6 +68,33 @@ class NotificationTests(TwoServersCase):
         with self.other.stream(identity) as stream:
             self.one.admin().InsertMessage(message_for(identity, "from an admin server"), timeout=30)
             self.assertEqual(next_text(stream, PROMPT), "from an admin server")
+
+    def test_through_redis(self) -> None:
+        """--notifier redis:...: messages, broadcasts, and again when Redis was killed and is back."""
+        redis = Redis("--requirepass", "a password")
+        self.addCleanup(redis.clean_up)
+        secret = self.sharing.secret_file("a password\n")
+        for server in (self.one, self.other):
+            server.process.reconfigure(lambda config: config.ClearField("notification_listen_address"))
+            server.process.options = ["-notifier", f"redis:unix:{redis.socket}", "-notification_secret_file", secret]
+            server.process.start()
+            server.process.program.wait_for_line("notifications go through Redis")
+        identity = Identity.make()
+        with self.other.stream(identity) as stream:
+            for number in range(5):
+                self.one.admin().InsertMessage(message_for(identity, f"message {number}"), timeout=30)
+                self.assertEqual(next_text(stream, PROMPT), f"message {number}")
+            redis.kill()
+            for server in (self.one, self.other):
+                server.process.program.wait_for_line("the connection to Redis is lost")
+            begun = time.monotonic()
+            self.one.admin().InsertMessage(message_for(identity, "while it is away"), timeout=30)
+            self.assertLess(time.monotonic() - begun, PROMPT, "inserting does not wait for Redis")
+            redis.start()
+            for server in (self.one, self.other):
+                server.process.program.wait_for_line("notifications go through Redis", times=2)
+            self.one.admin().InsertMessage(message_for(identity, "it is back"), timeout=30)
+            self.assertEqual(next_messages(stream, 2), ["while it is away", "it is back"])
 
     def test_a_broadcast_that_another_server_created(self) -> None:
         """No notification: the other server looks every two seconds."""

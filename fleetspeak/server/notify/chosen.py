@@ -17,14 +17,19 @@ MIN_SECRET = 16
 """Bytes: whoever overhears a notification can try secrets at leisure."""
 
 
-def with_secret(settings: ServerSettings, path: str | None, accept_unsigned: bool) -> ServerSettings:
-    """`settings` with the content of ``--notification-secret-file``.  Raises ConfigError."""
+def with_secret(
+    settings: ServerSettings, path: str | None, accept_unsigned: bool, at_least: int = MIN_SECRET
+) -> ServerSettings:
+    """`settings` with the content of ``--notification-secret-file``.  Raises ConfigError.
+
+    @param at_least: bytes.
+    """
     if path is None:
         if accept_unsigned:
             raise ConfigError("--notification-accept-unsigned says nothing without --notification-secret-file")
         return settings
     try:
-        secret = read_secret(Path(path), MIN_SECRET)
+        secret = read_secret(Path(path), at_least)
     except ConfigError as error:
         raise ConfigError(f"--notification-secret-file: {error}") from None
     return replace(settings, notification_secret=secret, notification_accept_unsigned=accept_unsigned)
