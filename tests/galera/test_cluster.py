@@ -77,9 +77,10 @@ class GaleraCase(TestCase):
         self.patch(MysqlDatabase, "_settle", settled)
         self.patch(MysqlDatabase, "_connect", connected)
 
-    async def open(self, *ports: int) -> list[MysqlStore]:
+    async def open(self, *ports: int, parameters: str = "") -> list[MysqlStore]:
         stores = [
-            MysqlStore(dsn.parse(f"root@tcp(127.0.0.1:{port})/{self.database}"), reactor=reactor) for port in ports
+            MysqlStore(dsn.parse(f"root@tcp(127.0.0.1:{port})/{self.database}{parameters}"), reactor=reactor)
+            for port in ports
         ]
         await gatherResults([store.open() for store in stores])
         self.addCleanup(lambda: gatherResults([store.close() for store in stores]))
@@ -101,9 +102,11 @@ class GaleraCase(TestCase):
 
 
 class ConflictTests(GaleraCase):
+    """datastore 8: any number of servers share the database, without a leader; deadlocks are expected, and retried."""
+
     async def test_three_servers_at_three_nodes(self) -> None:
         """They start at the same time, write the same rows, and want the same messages; each has one result."""
-        stores = await self.open(*(node.port for node in self.cluster.nodes))
+        stores = await self.open(*(node.port for node in self.cluster.nodes), parameters="?wsrep_sync_wait=1")
         load = Load(stores)
         await load.begin()
         await load.run(lambda: len(load.contacts) < 500)

@@ -26,6 +26,9 @@ from tests.redis import Redis
 
 ALICE = ClientId(b"alice-id")
 
+RIGHTS = ("+hello", "+ping", "+publish", "+subscribe", "&fleetspeak:*")
+"""That doc/operating.md asks for."""
+
 
 def client(number: int) -> ClientId:
     return ClientId(number.to_bytes(8, "big"))
@@ -185,11 +188,14 @@ class RealTests(RedisCase):
 
 class PasswordTests(RedisCase):
     async def test_of_the_default_user_and_of_another_one(self) -> None:
-        redis = Redis("--requirepass", "pa ss", "--user", "fleet", "on", ">word", "+@all", "&*")
+        redis = Redis("--requirepass", "pa ss", "--user", "fleet", "on", ">word", *RIGHTS)
         self.addCleanup(redis.clean_up)
         for secret in (b"pa ss", b"fleet\nword", b"fleet\r\nword"):
             server = self.server(f"unix:{redis.socket}", secret)
             await self.until(lambda one=server: one.connected, "it is let in")  # type: ignore[misc]
+            before = server.changes
+            server.notifier.broadcasts_changed()
+            await self.until(lambda one=server, count=before: one.changes > count, "it may publish")  # type: ignore[misc]
 
     async def test_a_wrong_one_is_said_and_tried_again(self) -> None:
         """The password itself is not logged.  When it becomes right, all is well."""
