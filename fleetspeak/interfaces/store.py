@@ -135,7 +135,7 @@ class IStore(Interface):
         """Give each pending message the failed result ``Removed by admin action.``  @return: None."""
 
     def overdue_messages(
-        limit: int, room: Mapping[str, int] | None = None, limits: RetryLimits = ...
+        limit: int, room: Mapping[str, int] | None = None, limits: RetryLimits = ..., since_ns: int = 0
     ) -> Deferred[list[common.Message]]:
         """Claim messages for server services whose time has come, and put off their next time.
 
@@ -145,6 +145,7 @@ class IStore(Interface):
         @param limits: a `fleetspeak.records.RetryLimits`.  A message that was tried for as long as they allow becomes a
             dead letter: it fails with a reason that begins with `fleetspeak.core.retrytimes.DEAD`, and its payload is
             kept for `retry_messages`.  By default messages are tried for ever.
+        @param since_ns: while services have no room, only messages that became due at this time or later are looked at.
         @return: list of messages with payloads, oldest first; among them those that became dead letters now, with
             their results and without payload.
         """

@@ -362,14 +362,18 @@ class MemoryStore(MemoryOperatorStore):
         return self._do(delete)
 
     def overdue_messages(
-        self, limit: int, room: Mapping[str, int] | None = None, limits: RetryLimits = NO_LIMITS
+        self,
+        limit: int,
+        room: Mapping[str, int] | None = None,
+        limits: RetryLimits = NO_LIMITS,
+        since_ns: int = 0,
     ) -> Deferred[list[common.Message]]:
         """See `IStore`."""
 
         def overdue() -> list[common.Message]:
             now_ns, left, found = self._now_ns(), dict(room or {}), []
             allotment = Allotment(Claim(NO_CLIENT, limit))
-            for stored in self._due(limit, room or {}, now_ns // 1000):
+            for stored in self._due(limit, room or {}, since_ns // 1000, now_ns // 1000):
                 reason = given_up(now_ns, stored.created_ns, stored.retries, limits)
                 service = stored.message.destination.service_name
                 if reason is not None:
@@ -384,11 +388,13 @@ class MemoryStore(MemoryOperatorStore):
 
         return self._do(overdue)
 
-    def _due(self, limit: int, room: Mapping[str, int], now_us: int) -> list[_Stored]:
+    def _due(self, limit: int, room: Mapping[str, int], since_us: int, now_us: int) -> list[_Stored]:
+        if all(places > 0 for places in room.values()):
+            since_us = 0
         due = [
             one
             for one in self._for_server()
-            if one.due_us <= now_us and room.get(one.message.destination.service_name, 1) > 0
+            if since_us <= one.due_us <= now_us and room.get(one.message.destination.service_name, 1) > 0
         ]
         return sorted(due, key=lambda one: one.due_us)[:limit]
 

@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from fleetspeak import ids
+from fleetspeak.core.clearance import Clearance
 from fleetspeak.errors import NotReady, StoreError
 from fleetspeak.ids import ClientId, MessageId
 from fleetspeak.interfaces import IStore
@@ -36,11 +37,6 @@ LEAST_PAUSE = 0.05
 
 CROWDED_PAUSE = 1.0
 """Seconds between two looks while a service has no room, unless it has some before; a few places are room too."""
-
-SLOW_LOOK = 0.1
-LOOKING_SHARE = 9
-"""A look around messages of a service without room that took more seconds than this is followed by a pause that is so
-many times longer: however much waits, a tenth of the time is enough for looking."""
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 """Seconds of back-off after the first, and at most after any, failure of the store in a row."""
@@ -98,6 +94,7 @@ class Backlog:
         self._woken = False
         self._going = False
         self._crowded = False
+        self._clearance = Clearance()
         self._failures = 0
         self._expired = SparseLog(reactor, LOG_INTERVAL)
 
@@ -143,17 +140,21 @@ class Backlog:
     async def _look(self) -> float:
         """Claim what there is room for, and start on it.  Returns seconds until the next look."""
         room = self._room()
-        self._crowded = not all(room.values())
-        began: float = self._reactor.seconds()
-        messages = await self._store.overdue_messages(BATCH, room, self._limits)
-        took: float = self._reactor.seconds() - began
+        full = {service for service, places in room.items() if not places}
+        self._crowded = bool(full)
+        messages = await self._claim(room, full)
         if messages:
             await self._take_up(messages)
-        if self._crowded and took > SLOW_LOOK:
-            return min(LOOKING_SHARE * took, LONGEST_PAUSE)
-        if messages:
             return 0.0
-        return CROWDED_PAUSE if self._crowded else await self._until_next()
+        return CROWDED_PAUSE if full else await self._until_next()
+
+    async def _claim(self, room: dict[str, int], full: set[str]) -> list[common.Message]:
+        began, began_ns = self._reactor.seconds(), self._now_ns()
+        since_ns = self._clearance.since(full, began)
+        messages = await self._store.overdue_messages(BATCH, room, self._limits, since_ns)
+        now = self._reactor.seconds()
+        self._clearance.note(full, since_ns, began_ns, now, now - began, bool(messages))
+        return messages
 
     def _room(self) -> dict[str, int]:
         """How many messages each service may be given."""

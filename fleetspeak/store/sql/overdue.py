@@ -45,17 +45,19 @@ _COLUMNS = (
 )
 
 
-def look_around(db: Connection, limit: int, full: Sequence[str], *, timing: Timing) -> list[bytes]:
+def look_around(db: Connection, limit: int, full: Sequence[str], since_ns: int, *, timing: Timing) -> list[bytes]:
     """The ids of the messages that are longest overdue, without those for the services that are `full`.
+
+    @param since_ns: messages that became due before are left out.
 
     Nothing is locked: what is passed over may be much, and looking may take long.
     """
     rows = db.rows(
         f"SELECT p.message_id FROM pending_messages AS p {db.dialect.in_order} messages AS m"
-        " ON m.message_id = p.message_id WHERE p.for_server = 1 AND p.scheduled_time <= ?"
+        " ON m.message_id = p.message_id WHERE p.for_server = 1 AND p.scheduled_time >= ? AND p.scheduled_time <= ?"
         f" AND {db.dialect.exact('m.destination_service_name')} NOT IN ({marks(len(full))})"
         " ORDER BY p.scheduled_time LIMIT ?",
-        (timing.now_ns() // 1000, *full, limit),
+        (since_ns // 1000, timing.now_ns() // 1000, *full, limit),
     )
     return [message_id for (message_id,) in rows]
 

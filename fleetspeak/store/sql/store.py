@@ -237,7 +237,11 @@ class SqlStore(SqlOperatorStore):
         return _plain(self._writer, partial(self._delete_pending, client_ids=tuple(client_ids)))
 
     def overdue_messages(
-        self, limit: int, room: Mapping[str, int] | None = None, limits: RetryLimits = NO_LIMITS
+        self,
+        limit: int,
+        room: Mapping[str, int] | None = None,
+        limits: RetryLimits = NO_LIMITS,
+        since_ns: int = 0,
     ) -> Deferred[list[common.Message]]:
         """See `IStore`."""
         room = dict(room or {})
@@ -245,7 +249,9 @@ class SqlStore(SqlOperatorStore):
         claim = partial(self._overdue, limit=limit, room=room, limits=limits)
         if not full:
             return _plain(self._writer, claim)
-        return Deferred.fromCoroutine(self._overdue_around(partial(self._look_around, limit=limit, full=full), claim))
+        return Deferred.fromCoroutine(
+            self._overdue_around(partial(self._look_around, limit=limit, full=full, since_ns=since_ns), claim)
+        )
 
     async def _overdue_around(
         self, look: Callable[..., object], claim: Callable[..., list[common.Message]]

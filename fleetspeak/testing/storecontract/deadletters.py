@@ -58,6 +58,18 @@ class DeadLettersContract(StoreCase):
         self.assertEqual(sorted(numbers(taken) + numbers(rest)), list(range(20, 26)))
         self.assertEqual(sorted(numbers(await self.store.overdue_messages(100, {"slow": 20}))), list(range(20)))
 
+    async def test_while_services_have_no_room_looks_may_begin_later(self) -> None:
+        """What became due before a time is left out then, so that nobody has to go past it."""
+        for number, service in enumerate(("slow", "quick", "quick")):
+            await self.store.store_messages([for_service(number, service)])
+            self.clock.advance(1)
+        second = 100_001 * SECOND + int(1.5 * MINUTE)
+        self.clock.advance(3600)
+        found = await self.store.overdue_messages(10, {"slow": 0}, since_ns=second + SECOND)
+        self.assertEqual(numbers(found), [2])
+        self.assertEqual(numbers(await self.store.overdue_messages(10, {"slow": 0}, since_ns=second)), [1])
+        self.assertEqual(numbers(await self.store.overdue_messages(10, {"slow": 9}, since_ns=self.clock.ns)), [0])
+
     async def test_a_service_gets_no_more_than_it_has_room_for(self) -> None:
         """What it did not get can be taken at once."""
         await self.store.store_messages([for_service(n) for n in range(5)])

@@ -308,14 +308,16 @@ class ScriptedStore:
 
     def __init__(self) -> None:
         self.looks = 0
+        self.since: list[int] = []
         self.broken = False
         self.slow: Deferred[list[common.Message]] | None = None
         self.due: int | None = None
 
     def overdue_messages(
-        self, limit: int, room: Mapping[str, int], limits: RetryLimits
+        self, limit: int, room: Mapping[str, int], limits: RetryLimits, since_ns: int
     ) -> Deferred[list[common.Message]]:
         self.looks += 1
+        self.since.append(since_ns)
         if self.slow is not None:
             return self.slow
         return fail(StoreError("gone")) if self.broken else succeed([])
@@ -356,18 +358,17 @@ class PaceTests(BacklogCase):
         self.pass_time(10)
         self.assertEqual(self.scripted.looks, 11)
 
-    def test_a_look_that_takes_long_is_not_repeated_soon(self) -> None:
-        """Beside a service without room for a million messages a look has to go past all of them."""
+    def test_a_look_past_much_is_not_repeated_soon(self) -> None:
+        """What is due is looked for every second, but only what has become due since."""
         self.occupy()
         self.scripted.slow = Deferred()
         self.begin()
         self.clock.advance(2)
         self.scripted.slow, look = None, self.scripted.slow
         look.callback([])
-        self.pass_time(17)
-        self.assertEqual(self.scripted.looks, 1)
-        self.clock.advance(1)
-        self.assertEqual(self.scripted.looks, 2)
+        self.pass_time(20)
+        self.assertEqual(len(self.scripted.since), 1 + 20)
+        self.assertEqual([number for number, since_ns in enumerate(self.scripted.since) if not since_ns], [0])
 
     def occupy(self) -> None:
         """Leave a service no room."""
