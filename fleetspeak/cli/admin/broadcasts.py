@@ -136,6 +136,15 @@ def _create(link: Link, arguments: Arguments) -> Report:
         data=payload.pack(arguments),
         group_name=arguments.group,
     )
+    again = f"it may be stored all the same; with --id {broadcast.broadcast_id.hex()} a second try stores it only once"
+    with link.perhaps_done(again):
+        _store(link, arguments, broadcast)
+    broadcast_id = broadcast.broadcast_id
+    return Report(lambda times: [broadcast_id.hex()], {"broadcast_id": broadcast_id})
+
+
+def _store(link: Link, arguments: Arguments, broadcast: broadcasts.Broadcast) -> None:
+    """By our API only if that is needed."""
     if arguments.max_errors:
         ours = operator.CreateBroadcastRequest(
             broadcast=broadcast, limit=arguments.limit, max_errors=arguments.max_errors
@@ -145,21 +154,17 @@ def _create(link: Link, arguments: Arguments) -> Report:
     else:
         request = admin.CreateBroadcastRequest(broadcast=broadcast, limit=arguments.limit)
         link.call("CreateBroadcast", link.admin.CreateBroadcast, request)
-    broadcast_id = broadcast.broadcast_id
-    return Report(lambda times: [broadcast_id.hex()], {"broadcast_id": broadcast_id})
 
 
 def _declare_list(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--service", default="", metavar="NAME", help="only of this source service")
-    parser.add_argument(
-        "--state", metavar="STATE", help="only active, paused, complete, expired, disabled, or stopped ones"
-    )
+    lists.declare_state(parser, operator.BroadcastState)
     lists.declare_limit(parser)
 
 
 def _list(link: Link, arguments: Arguments) -> Listing:
-    state = lists.choice(operator.BroadcastState, arguments.state) if arguments.state else None
-    request = operator.ListBroadcastsRequest(service=arguments.service, state=state)  # type: ignore[arg-type]
+    state = lists.state(operator.BroadcastState, arguments.state)
+    request = operator.ListBroadcastsRequest(service=arguments.service, state=state)
     entries = lists.paged(
         link, "ListBroadcasts", link.operator.ListBroadcasts, request, "broadcasts", arguments.limit, INSTEAD
     )

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -94,6 +95,14 @@ class Link:
                 noted = True
                 print(f"waiting for a server at {self._settings.admin_addr} ...", file=sys.stderr)
             time.sleep(CONNECT_PAUSE)
+
+    @contextmanager
+    def perhaps_done(self, advice: str) -> Iterator[None]:
+        """Add this advice to the error of a call that may have been carried out without an answer."""
+        try:
+            yield
+        except NotReached as error:
+            raise NotReached(str(error), *error.advice, advice) from None
 
     def stream(self, name: str, method: Callable[..., Any], request: Any, instead: str = "") -> Iterator[Any]:
         """Make a call whose replies come one by one.  None may take longer than the timeout; all together may.

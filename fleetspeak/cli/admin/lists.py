@@ -54,12 +54,15 @@ def labels(texts: list[str]) -> list[common.Label]:
     return made
 
 
-def choice(enum: Any, text: str) -> int:
-    """The value of a protobuf enum by its name in any case.  Raises CommandFailed."""
-    names = [name.lower() for name in enum.keys() if not name.startswith("ANY")]  # noqa: SIM118  (no mapping)
-    if text.lower() not in names:
-        raise CommandFailed(f"there is no state {text!r}", f"expected one of {', '.join(names)}")
-    return int(enum.Value(text.upper()))
+def declare_state(parser: argparse.ArgumentParser, enum: Any) -> None:
+    """For `state`, of a protobuf enum."""
+    names = [name.lower() for name in enum.keys() if not name.startswith("ANY_")]  # noqa: SIM118  (no mapping)
+    parser.add_argument("--state", choices=names, type=str.lower, help="only those in this state")
+
+
+def state(enum: Any, name: str | None) -> Any:
+    """The value for a name; None for None."""
+    return None if name is None else enum.Value(name.upper())
 
 
 def state_name(enum: Any, value: int) -> str:

@@ -13,6 +13,7 @@ from fleetspeak.cli.admin.command import Arguments, Command
 from fleetspeak.cli.admin.failure import CommandFailed
 from fleetspeak.cli.admin.link import Link
 from fleetspeak.cli.admin.output import Column, Listing, Report, Row
+from fleetspeak.core.retrytimes import DEAD
 from fleetspeak.ids import MESSAGE_ID_SIZE, show
 from fleetspeak.pb import admin, common, operator
 
@@ -57,7 +58,7 @@ def declare_filter(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--client", metavar="CLIENT_ID", help="only from or to this client")
     parser.add_argument("--service", default="", metavar="NAME", help="only from or to this service")
     parser.add_argument("--type", default="", metavar="TYPE", help="only of this message type")
-    parser.add_argument("--state", metavar="STATE", help="only waiting, sent, processed, failed, or dead ones")
+    lists.declare_state(parser, operator.MessageState)
     lists.declare_span(parser, "a creation time")
 
 
@@ -67,7 +68,7 @@ def filter_of(arguments: Arguments) -> operator.MessageFilter:
         client_id=identifiers.one_client_id(arguments.client) if arguments.client else b"",
         service=arguments.service,
         message_type=arguments.type,
-        state=lists.choice(operator.MessageState, arguments.state) if arguments.state else None,  # type: ignore[arg-type]
+        state=lists.state(operator.MessageState, arguments.state),
         created=lists.span(arguments),
     )
 
@@ -103,7 +104,9 @@ def _insert(link: Link, arguments: Arguments) -> Report:
     )
     if arguments.client:
         message.destination.client_id = identifiers.one_client_id(arguments.client)
-    link.call("InsertMessage", link.admin.InsertMessage, message)
+    again = f"it may be stored all the same; with --id {show(message_id)} a second try stores it only once"
+    with link.perhaps_done(again):
+        link.call("InsertMessage", link.admin.InsertMessage, message)
     return Report(lambda times: [show(message_id)], {"message_id": message_id})
 
 
@@ -129,7 +132,8 @@ def _status_row(message_id: bytes, status: admin.GetMessageStatusResponse) -> Ro
     elif not status.HasField("result"):
         state = "pending"
     else:
-        state = "failed" if status.result.failed else "processed"
+        dead = status.result.failed_reason.startswith(DEAD)
+        state = ("dead" if dead else "failed") if status.result.failed else "processed"
     return {
         "message_id": message_id,
         "state": state,

@@ -70,7 +70,7 @@ class BroadcastsTests(ToolTestCase):
         )
         request = self.server.last.request
         self.assertEqual((request.state, request.service), (operator.PAUSED, "greeter"))
-        self.assertIn("expected one of active, paused", self.fail_to("broadcasts", "list", "--state", "x"))
+        self.assertIn("choose from 'active', 'paused'", self.fail_to("broadcasts", "list", "--state", "x", status=2))
 
     def test_pause_resume_disable(self) -> None:
         for word, method, told in (

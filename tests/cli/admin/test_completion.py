@@ -44,6 +44,7 @@ class AnswerTests(SynchronousTestCase):
         for words in (("--tls-ca", ""), ("messages", "insert", "--data-file", ""), ("listclients", "--tls-ca", "")):
             self.assertEqual(completed(*words), [])
         self.assertEqual(completed("completion", ""), ["bash", "zsh", "fish"])
+        self.assertEqual(completed("messages", "list", "--state", "d"), ["dead"])
 
 
 class ShellTests(SynchronousTestCase):

@@ -210,6 +210,11 @@ class ErrorTests(ToolTestCase):
             outcome = run_tool(f"-admin_addr=unix:{folder}/none", "--timeout=0.3", "listclients")
             self.assertIn("nobody listens at unix:", outcome.err)
 
+    def test_without_grpc(self) -> None:
+        with mock.patch.dict("sys.modules", grpc=None):
+            err = self.fail_to("listclients")
+        self.assertIn("pip install 'fleetspeak-twisted[server]'", err)
+
     def test_an_address_that_is_none(self) -> None:
         self.assertIn("expected host:port", run_tool("-admin_addr=localhost", "listclients").err)
 

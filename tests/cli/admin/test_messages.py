@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import grpc
 from google.protobuf.wrappers_pb2 import StringValue
 
+from fleetspeak.core import retrytimes
 from fleetspeak.pb import admin, common, operator
 
-from .doubles import ToolTestCase
+from .doubles import ToolTestCase, refuse
 
 CLIENT = "00000000000000ab"
 MESSAGE = "0f" * 32
@@ -45,6 +47,12 @@ class InsertTests(ToolTestCase):
     def test_each_has_an_id_of_its_own(self) -> None:
         self.assertNotEqual(self.insert().message_id, self.insert().message_id)
         self.assertEqual(self.insert("--id", MESSAGE.upper()).message_id.hex(), MESSAGE)
+
+    def test_an_answer_that_does_not_come(self) -> None:
+        """Whoever tries again with the id that is told cannot send the message twice."""
+        self.server.replies["InsertMessage"] = refuse(grpc.StatusCode.UNAVAILABLE, "going down")
+        err = self.fail_to("messages", "insert", "--service", "hello", "--from", "greeter")
+        self.assertIn(f"with --id {self.server.last.request.message_id.hex()} a second try stores it only once", err)
 
     def test_a_serialized_payload_of_any_type(self) -> None:
         path = Path(self.mktemp())
@@ -91,6 +99,8 @@ class StatusTests(ToolTestCase):
         found = self.status(failed=True, reason="no such service")
         self.assertEqual((found["state"], found["reason"]), ("failed", "no such service"))
         self.assertEqual(found["processed"], "2023-11-14T22:14:20Z")
+        found = self.status(failed=True, reason=retrytimes.DEAD + "given up after 9 tries")
+        self.assertEqual(found["state"], "dead")
 
     def test_several_at_once(self) -> None:
         lines = self.succeed("messages", "status", MESSAGE, OTHER).splitlines()
@@ -156,8 +166,8 @@ class ListTests(ToolTestCase):
         self.assertEqual((wanted.client_id.hex(), wanted.created.start.seconds), (CLIENT, 1_699_920_000))
 
     def test_a_state_that_is_none(self) -> None:
-        err = self.fail_to("messages", "list", "--state", "lost")
-        self.assertIn("expected one of waiting, sent, processed, failed, dead", err)
+        err = self.fail_to("messages", "list", "--state", "lost", status=2)
+        self.assertIn("invalid choice: 'lost' (choose from 'waiting', 'sent', 'processed', 'failed', 'dead')", err)
 
     def test_a_state_of_a_newer_server(self) -> None:
         entry = timed(operator.MessageEntry(state=99))  # type: ignore[arg-type]
