@@ -1,10 +1,10 @@
 """What the frontend costs by itself: CPU of a poll and of a stream's record, memory of an idle stream.
 
-    .venv/bin/python bench/frontend.py [--polls 5000] [--records 3000] [--streams 2000]
+    .venv/bin/python bench/frontend.py [--polls 5000] [--records 3000] [--streams 2000] [--metrics]
 
 A server process with the store in memory and one service that takes everything; clients with plain blocking sockets
 in this process.  Reported: milliseconds of the server's CPU for each poll and record, and KiB of its resident memory
-for each idle stream.
+for each idle stream.  With --metrics everything is counted for Prometheus.
 """
 
 from __future__ import annotations
@@ -39,6 +39,9 @@ from fleetspeak.server.dispatch import Dispatcher
 from fleetspeak.server.https.frontend import HttpsFrontend
 from fleetspeak.server.services.manager import ServiceManager
 from fleetspeak.server.services.noop import NoopService
+from fleetspeak.server.stats import ServerStats
+from fleetspeak.server.stats.collector import MetricsCollector
+from fleetspeak.server.stats.store import MeasuredStore
 from fleetspeak.store.memory import MemoryStore
 from fleetspeak.wire import contact, streamframes
 
@@ -48,8 +51,9 @@ STREAM = (
 )
 
 
-def serve(folder: Path) -> None:
+def serve(folder: Path, metrics: bool) -> None:
     """The server process: says its port on standard output, then serves until it is killed."""
+    stats = ServerStats([MetricsCollector(["bench"])] if metrics else [], reactor)
     authority, authority_key = certificates.make_authority("bench", time.time())
     certificate, key = certificates.issue_server(authority, authority_key, "bench", ["localhost"], time.time())
     (folder / "authority.pem").write_text(certificates.to_pem(authority))
@@ -59,12 +63,14 @@ def serve(folder: Path) -> None:
         certificate_chain=certificates.to_pem(certificate),
         key=certificates.key_to_pem(key),
     )
-    store = ForgetfulStore()
-    store.open()
-    manager = ServiceManager(reactor)
+    forgetful = ForgetfulStore()
+    forgetful.open()
+    store = MeasuredStore(forgetful, stats) if metrics else forgetful
+    manager = ServiceManager(reactor, stats=stats)
     manager.add("bench", NoopService())
-    contacts = ContactHandler(store, AllowAll(), manager, ClientCache(store.client_data, reactor.seconds), Dispatcher())
-    frontend = HttpsFrontend(contacts, AllowAll(), settings, reactor)
+    cache = ClientCache(store.client_data, reactor.seconds)
+    contacts = ContactHandler(store, AllowAll(), manager, cache, Dispatcher(stats), stats=stats)
+    frontend = HttpsFrontend(contacts, AllowAll(), settings, reactor, stats=stats)
     opening = Deferred.fromCoroutine(frontend.open())
     opening.addCallback(lambda address: print(address.port, flush=True))
     reactor.run()
@@ -80,8 +86,8 @@ class ForgetfulStore(MemoryStore):
 class Bench:
     """Clients of one server process."""
 
-    def __init__(self, folder: Path) -> None:
-        command = [sys.executable, __file__, "--serve", str(folder)]
+    def __init__(self, folder: Path, *options: str) -> None:
+        command = [sys.executable, __file__, "--serve", str(folder), *options]
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert self._process.stdout is not None
         self._port = int(self._process.stdout.readline())
@@ -173,15 +179,16 @@ def main() -> None:
     parser.add_argument("--polls", type=int, default=5000)
     parser.add_argument("--records", type=int, default=3000)
     parser.add_argument("--streams", type=int, default=2000)
+    parser.add_argument("--metrics", action="store_true")
     parser.add_argument("--serve", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    limit = options.streams * 2 + 1000
-    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
     if options.serve:
-        serve(options.serve)
+        serve(options.serve, options.metrics)
         return
+    limit = options.streams * 2 + 1000  # which the server's process inherits
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(Path(folder))
+        bench = Bench(Path(folder), *(["--metrics"] if options.metrics else []))
         try:
             bench.polls(500, 0)
             for messages in (0, 1, 10):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+
 from fleetspeak import __version__
 from fleetspeak.interfaces import IStore
 from fleetspeak.server.cache import ClientCache
@@ -41,4 +43,9 @@ def watch_server(collector: MetricsCollector, store: IStore, manager: ServiceMan
         ("service",),
     )
     collector.watch("fleetspeak_client_cache_entries", "Clients that are remembered.", lambda: len(cache))
+    collector.watch(
+        "process_virtual_memory_max_bytes",
+        "Maximum amount of virtual memory available in bytes.",
+        lambda: float(resource.getrlimit(resource.RLIMIT_AS)[0] % 2**64),  # without a limit all bits are set
+    )
     collector.watch("fleetspeak_build_info", "Always 1.", lambda: {(__version__,): 1}, ("version",))
