@@ -86,6 +86,11 @@ class MariaDB:
         )
         self._program.wait_for_line("ready for connections")
 
+    @property
+    def pid(self) -> int:
+        """Of its process."""
+        return self._program.pid
+
     def kill(self) -> None:
         """End it at once, as if the machine had lost its power."""
         self._program.kill()

@@ -97,7 +97,10 @@ class IServerStats(Interface):
         """A worker of the store committed a batch of so many calls, with so many requests in all."""
 
     def notified(outcome: str, seconds: float) -> None:
-        """Another server was to be told of a message.  @param outcome: ``ok``, or a word for what went wrong."""
+        """Another server was to be told of a message.
+
+        @param outcome: ``ok``, ``refused``, ``failed`` or ``timeout``; other notifiers may have other words.
+        """
 
     def admin_called(method: str, code: str, seconds: float) -> None:
         """A call of the admin API ended.  @param method: without its package, such as ``Admin/ListClients``.

@@ -106,7 +106,7 @@ class Server:
             limits=settings.retry_limits,
             stats=self.stats,
         )
-        pair = notifications or pair_for(settings, self.dispatcher, reactor)
+        pair = notifications or pair_for(settings, self.dispatcher, reactor, self.stats)
         self.notifier, self.listener = checked_pair(*pair)
         self.inserter = Inserter(
             self.store,
@@ -239,7 +239,13 @@ class Server:
             return None
         host, port = self.settings.admin_address
         return AdminServer(
-            self._served(), host, port, self.reactor, access=self.settings.admin_access, trail=self.trail
+            self._served(),
+            host,
+            port,
+            self.reactor,
+            access=self.settings.admin_access,
+            trail=self.trail,
+            stats=self.stats,
         )
 
     def _served(self) -> list[Served]:

@@ -7,6 +7,7 @@ handler is therefore one of streamed requests to grpc.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -18,11 +19,12 @@ from google.protobuf.message_factory import GetMessageClass
 
 from fleetspeak.core.adminaccess import rpc_of
 from fleetspeak.server.admin.access import Caller, Denied, Guard
-from fleetspeak.server.admin.hop import Hop, abort
+from fleetspeak.server.admin.hop import Hop, abort, status_of
 from fleetspeak.server.admin.operations import Refused
 from fleetspeak.server.admin.patience import Patience
 from fleetspeak.server.admin.served import Receiver
 from fleetspeak.server.admin.trail import Begun, Trail
+from fleetspeak.server.stats import NO_STATS, ServerStats
 
 if TYPE_CHECKING:
     import grpc
@@ -36,14 +38,20 @@ MAX_UPLOADS = 4
 REQUEST_LIMIT = 60.0
 """Seconds that a caller may take to send the next request, or to take the next reply."""
 
+CANCELLED = "CANCELLED"
+"""The status of a call whose caller has gone."""
+
 Operation = Callable[..., Any]
 
 
 class Calls:
     """Makes the handlers of RPCs."""
 
-    def __init__(self, guard: Guard, trail: Trail | None, patience: Patience, reactor: Any) -> None:
+    def __init__(
+        self, guard: Guard, trail: Trail | None, patience: Patience, reactor: Any, stats: ServerStats = NO_STATS
+    ) -> None:
         """@param trail: None: nothing is written down."""
+        self._stats = stats
         self._guard = guard
         self._trail = trail
         self._patience = patience
@@ -175,23 +183,33 @@ class Calls:
 
     @contextmanager
     def _ending(self, name: str, context: grpc.ServicerContext) -> Iterator[None]:
-        """Let what is raised end the call with the status that says so."""
+        """Let what is raised end the call with the status that says so, and count it."""
         import grpc
 
+        began, code = time.monotonic(), "OK"
         try:
             yield
-        except GeneratorExit:
-            raise
-        except grpc.RpcError:  # the caller has gone
+        except (GeneratorExit, grpc.RpcError):  # the caller has gone
+            code = CANCELLED
             raise
         except Exception as error:
+            code, _ = status_of(error)
             if isinstance(error, Denied) and self._trail is not None:
                 self._reactor.callFromThread(self._trail.denied, name, error)
             abort(context, name, error)
+        finally:
+            if self._stats.active:
+                seconds = time.monotonic() - began
+                self._reactor.callFromThread(self._stats.admin_called, _without_package(name), code, seconds)
 
 
 def _full_name(method: MethodDescriptor) -> str:
     return f"{method.containing_service.full_name}/{method.name}"
+
+
+def _without_package(method: str) -> str:
+    service, _, rpc = method.partition("/")
+    return f"{service.rpartition('.')[2]}/{rpc}"
 
 
 def _reader(read: Callable[[bytes], ProtobufMessage]) -> Callable[[bytes], ProtobufMessage]:

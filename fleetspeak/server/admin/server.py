@@ -23,6 +23,7 @@ from fleetspeak.server.admin.served import Served
 from fleetspeak.server.admin.standard import REFLECTION, Health, reflection
 from fleetspeak.server.admin.trail import Trail
 from fleetspeak.server.grpcimport import ensure_grpc
+from fleetspeak.server.stats import NO_STATS, ServerStats
 
 if TYPE_CHECKING:
     import grpc
@@ -72,6 +73,7 @@ class AdminServer:
         *,
         access: AdminAccess | None = None,
         trail: Trail | None = None,
+        stats: ServerStats = NO_STATS,
     ) -> None:
         """An empty `host` means all addresses; port 0 lets the kernel pick one.
 
@@ -86,7 +88,7 @@ class AdminServer:
         self._guard = Guard(access, reactor.seconds)
         self._certificates = None if access is None or access.tls is None else Certificates(access.tls)
         self._patience = Patience(REQUEST_LIMIT, reactor)
-        self._calls = Calls(self._guard, trail, self._patience, reactor)
+        self._calls = Calls(self._guard, trail, self._patience, reactor, stats)
         self._health: Health | None = None
         self._server: grpc.Server | None = None
         self._file: AccessFile | None = None

@@ -22,6 +22,7 @@ from fleetspeak.interfaces import INotifier
 from fleetspeak.program.awaiting import when_done
 from fleetspeak.server.notify.local import LOCAL, LOG_INTERVAL
 from fleetspeak.server.services.sparselog import SparseLog
+from fleetspeak.server.stats import NO_STATS, ServerStats
 from fleetspeak.wire.notification import AUTHORIZATION, path_of, proof
 
 CONNECT_TIMEOUT = 3.0
@@ -91,6 +92,7 @@ class HttpNotifier:
         own_address: Callable[[], str],
         reactor: Any,
         secret: bytes | None = None,
+        stats: ServerStats = NO_STATS,
     ) -> None:
         """
         @param dispatch: wakes a stream that is here.
@@ -101,6 +103,7 @@ class HttpNotifier:
         self._own_address = own_address
         self._reactor = reactor
         self._secret = secret
+        self._stats = stats
         self._pool = HTTPConnectionPool(reactor)  # type: ignore[no-untyped-call]
         self._pool.maxPersistentPerHost = MAX_IN_FLIGHT
         self._pool.cachedConnectionTimeout = IDLE
@@ -172,6 +175,15 @@ class HttpNotifier:
         return dropped
 
     async def _tell(self, address: str, client_id: ClientId) -> None:
+        began, outcome = self._reactor.seconds(), "failed"
+        try:
+            outcome = "ok" if await self._is_heard(address, client_id) else "refused"
+        finally:
+            seconds = self._reactor.seconds() - began
+            if not self._stopped:
+                self._stats.notified("timeout" if outcome == "failed" and seconds >= TIMEOUT else outcome, seconds)
+
+    async def _is_heard(self, address: str, client_id: ClientId) -> bool:
         try:
             response = await self._post(address, client_id)
         except (ResponseNeverReceived, ResponseFailed) as error:
@@ -184,6 +196,7 @@ class HttpNotifier:
         if response.code != 200:
             said = text.decode("utf-8", "replace").strip()
             self._complain(address, client_id, f"it answered with status {response.code}: {said}")
+        return bool(response.code == 200)
 
     def _post(self, address: str, client_id: ClientId) -> Deferred[IResponse]:
         headers = Headers()

@@ -11,6 +11,7 @@ from fleetspeak.server.dispatch import Dispatcher
 from fleetspeak.server.notify.httplistener import HttpListener
 from fleetspeak.server.notify.httpnotifier import HttpNotifier
 from fleetspeak.server.notify.local import LocalListener, LocalNotifier
+from fleetspeak.server.stats import NO_STATS, ServerStats
 
 Notifications = tuple[INotifier | None, IListener | None]
 
@@ -22,7 +23,9 @@ def checked_pair(notifier: INotifier | None, listener: IListener | None) -> tupl
     return notifier, listener
 
 
-def pair_for(settings: ServerSettings, dispatcher: Dispatcher, reactor: Any) -> tuple[INotifier, IListener]:
+def pair_for(
+    settings: ServerSettings, dispatcher: Dispatcher, reactor: Any, stats: ServerStats = NO_STATS
+) -> tuple[INotifier, IListener]:
     """As upstream chooses: by HTTP with a listener, by HTTP without one, or within this process only."""
     listener: IListener = LocalListener()
     if settings.notification_address is not None:
@@ -37,5 +40,5 @@ def pair_for(settings: ServerSettings, dispatcher: Dispatcher, reactor: Any) -> 
         )
     elif not settings.notification_use_http:
         return LocalNotifier(dispatcher, reactor), listener
-    heard = listener
-    return HttpNotifier(dispatcher.dispatch, lambda: heard.address, reactor, settings.notification_secret), listener
+    heard, secret = listener, settings.notification_secret
+    return HttpNotifier(dispatcher.dispatch, lambda: heard.address, reactor, secret, stats), listener

@@ -30,7 +30,9 @@ from fleetspeak.server.inserts import Inserter
 from fleetspeak.server.notify.local import LocalNotifier
 from fleetspeak.server.services.backlog import Backlog
 from fleetspeak.server.services.manager import ServiceManager
+from fleetspeak.server.stats import ServerStats
 from fleetspeak.store.memory import MemoryStore
+from fleetspeak.testing.serverside import RecordingServerStats
 
 ADMIN = admin.DESCRIPTOR.services_by_name["Admin"]
 OPERATOR = operator.DESCRIPTOR.services_by_name["Operator"]
@@ -92,7 +94,9 @@ class AdminCase(TestCase):
         self.trail = Trail(self.store, reactor)
         audit = AuditOperations(self.store, self.trail.settled)
         self.services = [Served(ADMIN, [self.operations]), Served(OPERATOR, [*for_operators, audit])]
-        self.server = AdminServer(self.services, "127.0.0.1", 0, reactor, trail=self.trail)
+        self.counted = RecordingServerStats()
+        stats = ServerStats([self.counted], reactor)
+        self.server = AdminServer(self.services, "127.0.0.1", 0, reactor, trail=self.trail, stats=stats)
         self.server.start()
         self.channel = grpc.insecure_channel(self.server.address)
         self.stub = rpc.admin.AdminStub(self.channel)

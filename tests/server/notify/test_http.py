@@ -23,6 +23,8 @@ from fleetspeak.interfaces import IListener, INotifier
 from fleetspeak.server.notify import httplistener, httpnotifier
 from fleetspeak.server.notify.httplistener import HttpListener
 from fleetspeak.server.notify.httpnotifier import HttpNotifier
+from fleetspeak.server.stats import ServerStats
+from fleetspeak.testing.serverside import RecordingServerStats
 from tests.programs import PATIENCE
 
 SECRET = b"a secret of some length"
@@ -34,6 +36,7 @@ def client(number: int) -> ClientId:
 
 class HttpCase(TestCase):
     def setUp(self) -> None:
+        self.counted = RecordingServerStats()
         self.heard: list[ClientId] = []
         self.dispatched: list[ClientId] = []
         self.waiting: list[tuple[int, Deferred[None]]] = []
@@ -43,6 +46,10 @@ class HttpCase(TestCase):
         for count, waiter in self.waiting:
             if len(self.heard) >= count and not waiter.called:
                 waiter.callback(None)
+
+    def outcomes(self) -> set[str]:
+        """What was told of notifications."""
+        return {outcome for outcome, _ in self.counted.calls("notified")}
 
     async def until_heard(self, count: int) -> None:
         if len(self.heard) < count:
@@ -57,7 +64,8 @@ class HttpCase(TestCase):
         return listener
 
     def notifier(self, secret: bytes | None = None, own: str = "own:1") -> HttpNotifier:
-        notifier = HttpNotifier(self.dispatched.append, lambda: own, reactor, secret)
+        stats = ServerStats([self.counted], reactor)
+        notifier = HttpNotifier(self.dispatched.append, lambda: own, reactor, secret, stats)
         self.addCleanup(lambda: Deferred.fromCoroutine(notifier.stop()))
         return notifier
 
@@ -99,6 +107,8 @@ class TogetherTests(HttpCase):
             notifier.notify(listener.address, client(number))
             await self.until_heard(number)
         self.assertEqual(self.heard, [client(number) for number in range(1, 20)])
+        await self.until(lambda: not notifier._under_way, "the answers are there")
+        self.assertEqual(self.outcomes(), {"ok"})
 
     async def test_connections_are_kept(self) -> None:
         """server-core 7 [improve]: keep-alive; upstream's leak."""
@@ -177,6 +187,7 @@ class TroubleTests(HttpCase):
             taken.bind(("127.0.0.1", 0))
             address = f"127.0.0.1:{taken.getsockname()[1]}"
             self.assertIn("refused", await self.complaint(self.notifier(), address))
+            self.assertEqual(self.outcomes(), {"failed"})
 
     async def test_a_server_that_never_answers(self) -> None:
         """server-core 7 [improve]: a time-out of a few seconds; what waits for it is dropped, not tried one by one."""
@@ -190,6 +201,7 @@ class TroubleTests(HttpCase):
         self.assertLessEqual(len(self.heard), httpnotifier.MAX_IN_FLIGHT)
         [line] = [line for line in lines if line.get("address") == address]
         self.assertIn("no answer in time; 90 others were not tried", line["reason"])
+        self.assertEqual(self.outcomes(), {"timeout"})
         self.assertEqual((notifier._waiting, notifier._peers), (0, {}))
 
     async def test_a_server_that_answers_without_end(self) -> None:
@@ -199,6 +211,7 @@ class TroubleTests(HttpCase):
 
         reason = await self.complaint(self.notifier(), self.raw(flood))
         self.assertIn("status 500", reason)
+        self.assertEqual(self.outcomes(), {"refused"})
         self.assertLess(len(reason), 2 * httpnotifier.MAX_ANSWER)
 
     async def test_a_server_that_speaks_something_else(self) -> None:
