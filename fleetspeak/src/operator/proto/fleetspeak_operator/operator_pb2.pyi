@@ -1037,7 +1037,9 @@ class AuditEntry(_message.Message):
     number: _builtins.int
     """Ascending, with gaps."""
     caller: _builtins.str
-    """Who asked: the name of a token, the subject of a certificate, or `anonymous`."""
+    """Who asked: the name of the caller in the access file; `anonymous` for one who may come without any; of one who
+    was refused a name in his certificate, or `unknown`.
+    """
     address: _builtins.str
     role: _builtins.str
     """viewer, operator or admin; empty for a call that was refused because nobody is known by what it presented."""
