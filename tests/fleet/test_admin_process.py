@@ -109,6 +109,22 @@ class AdminProcessTests(TestCase):
         self.assertGreaterEqual(len(page.entries), 200)
         self.assertLessEqual({entry.outcome for entry in page.entries}, {"OK", ""})
 
+    def test_a_share_that_a_server_left_behind_is_given_back(self) -> None:
+        """By the process without clients, as nobody else runs."""
+        self.front.process.program.kill()
+        request = self.broadcast("a broadcast")
+        request.broadcast.broadcast_id, request.limit = b"12345678", 10
+        self.stub.CreateBroadcast(request, timeout=30)
+        self.database.query(
+            "INSERT INTO broadcast_allocations"
+            " (broadcast_id, allocation_id, sent, message_limit, expiration_time_seconds, expiration_time_nanos)"
+            " VALUES ('12345678', 'abcdefgh', 2, 5, 1000, 0)"
+        )
+        self.database.query("UPDATE broadcasts SET allocated = 5 WHERE broadcast_id = '12345678'")
+        while self.database.query("SELECT * FROM broadcast_allocations"):
+            time.sleep(0.05)  # until the next sweep
+        self.assertEqual(self.database.query("SELECT sent, allocated FROM broadcasts"), [(2, 0)])
+
     def inserted(self) -> int:
         [(count,)] = self.database.query("SELECT COUNT(*) FROM messages WHERE message_type = 'load'")
         assert isinstance(count, int)
