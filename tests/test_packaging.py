@@ -77,6 +77,12 @@ class WheelTests(unittest.TestCase):
         self.assertNotIn("grpcio", installed)
         self.assertNotIn("PyMySQL", installed)
 
+    def test_all_plug_ins_can_be_used_without_the_extras(self) -> None:
+        """Clients look through all of them."""
+        printed = run(self.bin / "fleetspeak", "plugins", cwd=self.folder)
+        self.assertRegex(printed, "(?m)^IStoreFactory +mysql +fleetspeak-twisted ")
+        self.assertNotIn("cannot be used", printed)
+
     def test_looking_for_plug_ins_raises_nothing_without_grpc(self) -> None:
         """Twisted logs a plug-in module that cannot be imported, at every start."""
         program = (

@@ -98,24 +98,35 @@ class IServerServiceContext(Interface):
 
 
 class IAuthorizer(Interface):
-    """Decides who may connect, in four stages of growing knowledge.  Each returns a bool (at once).
+    """Decides who may connect, in four stages of growing knowledge; the first no ends the contact.
 
-    `address` is the peer as ``ip:port``; `claim` a `fleetspeak.core.authorization.Claimed`.
+    All are called in the reactor's thread, for every contact, and answer at once, from memory: with True or False, and
+    nothing else.  From one that is plugged in, an exception or another answer (a Deferred, say) is a no, and logged.
+    Nothing is kept between the stages: contacts of many clients come interleaved.
+
+    `address` is the peer as ``ip:port``, IPv6 in brackets; `claim` a `fleetspeak.core.authorization.Claimed`.
     """
 
     def allow_connection(address: str) -> bool:
-        """After accept; a refused connection is closed without a byte."""
+        """After accept, before TLS, and for each request for a file; a refused connection is closed without a byte."""
 
     def allow_contact(address: str, claim: Claimed) -> bool:
-        """The key is known: client id, size of the contact, claimed labels."""
+        """For a poll, the first record of a stream, and a request for a file.
+
+        The client has proved that it holds the key of `claim.client_id`.  Size and labels are what it says; for a file
+        the size is 0.  A refused contact is answered with 503, a request for a file with 401.
+        """
 
     def allow_client(address: str, claim: Claimed, client: ClientData | None) -> bool:
-        """`client` is the `fleetspeak.records.ClientData` of the store, or None for a new client."""
+        """For a poll and the first record of a stream, after a look into the store.
+
+        `client` is the `fleetspeak.records.ClientData` of the store, or None for a client that is about to enrol.
+        """
 
     def validate(
         address: str, claim: Claimed, client: ClientData | None, signatures: Sequence[CheckedSignature]
     ) -> Mapping[str, str] | None:
-        """All extra signatures are checked.
+        """For a poll and each record of a stream: all extra signatures are checked.
 
         @param signatures: a list of `fleetspeak.core.authorization.CheckedSignature`.
         @return: a dict of str to str to attach to the messages as validation_info, or None to refuse.
@@ -133,6 +144,7 @@ class IAuthorizerFactory(IPlugin):
 
         @param argument: what follows the first colon of the option; empty if there is none.
         @param reactor: for what it does later on, such as looking at that file again in a thread.
+        @return: an `IAuthorizer`.
         @raise fleetspeak.errors.ConfigError: the argument cannot work; says what was expected.
         """
 
@@ -198,7 +210,12 @@ class IFileStoreFactory(IPlugin):
     help = Attribute("str: one line for people.")
 
     def make(argument: str, reactor: Any) -> IFileStore:
-        """@raise fleetspeak.errors.ConfigError: the argument cannot work; says what was expected."""
+        """Make one.  Called once, before the reactor runs.
+
+        @param argument: what follows the name in the option; empty if there is nothing.
+        @return: an `IFileStore`.
+        @raise fleetspeak.errors.ConfigError: the argument cannot work; says what was expected.
+        """
 
 
 class IFileStore(Interface):
@@ -232,7 +249,11 @@ class IFileWriter(Interface):
     """A file that is being written.  Methods are called one after the other, except `close`."""
 
     def write(data: bytes) -> Awaitable[None]:
-        """Append bytes.  @raise fleetspeak.errors.StoreError: it cannot be done."""
+        """Append bytes.
+
+        @return: Awaitable, done when the next piece may come.
+        @raise fleetspeak.errors.StoreError: it cannot be done.
+        """
 
     def commit() -> Awaitable[FileStat]:
         """Put the file in its place, instead of an earlier one of its name, as a whole or not at all; once it is

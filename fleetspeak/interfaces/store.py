@@ -54,6 +54,7 @@ class IStoreFactory(IPlugin):
         @param reactor: whose threads, clock and connections the store uses.
         @param now_ns: the time, in nanoseconds since the Unix epoch.
         @param uniform: a random number from 0 to less than 1, for spreading what is done again.
+        @return: an `IStore`; if it provides `IOperatorStore` too, operators have all of their API.
         @raise fleetspeak.errors.ConfigError: the argument cannot work; says what was expected.
         """
 
@@ -290,7 +291,10 @@ class IStore(Interface):
         """
 
     def end_audit(ends: Sequence[AuditEnd]) -> Deferred[list[StoreError | None]]:
-        """Note in their entries how calls ended; entries that are gone are passed over."""
+        """Note in their entries how calls ended; entries that are gone are passed over.
+
+        @return: list of None or StoreError.
+        """
 
     def audit_entries(wanted: AuditFilter, limit: int) -> Deferred[list[AuditEntry]]:
         """@return: list of the first `limit` entries, by number, that fit."""

@@ -51,6 +51,7 @@ class SteppedService(Service):
         self._reactor = reactor
         self._started: list[Step] = []
         self._starting: Deferred[None] | None = None
+        self._at = ""
 
     def startService(self) -> None:  # noqa: N802
         """Start the parts as soon as the reactor runs."""
@@ -73,12 +74,19 @@ class SteppedService(Service):
             if isinstance(error, FleetspeakError):
                 log.critical("Unable to initialize Fleetspeak server: {error}", error=error)
             else:
-                log.failure("Unable to initialize Fleetspeak server", failure=failure_of(error))
+                log.failure(
+                    "Unable to initialize Fleetspeak server: the {part} cannot start: {kind}: {error}",
+                    failure=failure_of(error),
+                    part=self._at,
+                    kind=type(error).__name__,
+                    error=error,
+                )
             await self._stop_parts()
             self._give_up()
 
     async def _start(self) -> None:
         for step in self._steps:
+            self._at = step.name
             await _do(step.start)
             self._started.append(step)
             if not self.running:

@@ -111,6 +111,7 @@ class Connection:
         self._socket.sendall(data)
 
     def close(self) -> None:
+        """End the connection."""
         self._socket.close()
 
     def wait(self, seconds: float) -> bool:
@@ -252,6 +253,7 @@ class Stream:
         return self._records.popleft()
 
     def close(self) -> None:
+        """End the connection."""
         self._connection.close()
 
 

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import time
 import unittest
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +19,7 @@ import grpc
 
 from fleetspeak import rpc
 from fleetspeak.pb import common
+from fleetspeak.security.certificates import make_authority, to_pem
 from fleetspeak.testing.wireclient import Connection, Identity, Stream
 from tests.mariadb import the_server
 from tests.programs import Program, eventually, free_port
@@ -26,6 +28,37 @@ TOP = Path(__file__).resolve().parents[2]
 PAGE = TOP / "doc" / "plug-ins.md"
 NAMES = ("jsonlines", "facts", "admission", "resultlog", "neighbours")
 BLOCK = re.compile(r"^( *)```(\w+) (\S+)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
+
+STORE = """
+from zope.interface import implementer
+from fleetspeak.interfaces import IStoreFactory
+from fleetspeak.store.memory import MemoryStore
+
+class Leaky(MemoryStore):
+    def open(self):
+        1 / 0
+
+@implementer(IStoreFactory)
+class Factory:
+    name, help = "leaky", "Fails."
+    def make(self, argument, reactor, now_ns, uniform):
+        return Leaky(now_ns=now_ns, uniform=uniform)
+
+leaky = Factory()
+"""
+
+CLUMSY = """
+from zope.interface import implementer
+from fleetspeak.interfaces import IClientServiceFactory
+
+@implementer(IClientServiceFactory)
+class Factory:
+    name, help, config_type = "Clumsy", "Fails.", None
+    def make(self, config, context):
+        return {}["no such key"]
+
+clumsy = Factory()
+"""
 
 PROMPT = 15.0
 """Seconds within which a notified server sends a message; one that was not may look for it after 30 to 90."""
@@ -323,5 +356,37 @@ class BrokenTests(unittest.TestCase):
     def test_it_fails_in_start(self) -> None:
         self.refused(
             self.counter(**{"def start(self):\n        pass": "def start(self):\n        1 / 0"}),
-            'Unable to initialize Fleetspeak server: service "n" cannot start: ZeroDivisionError',
+            'Unable to initialize Fleetspeak server: service "n" cannot start: ZeroDivisionError: .*, in Counter of '
+            "fleetspeak.plugins.counting_dropin",
         )
+
+    def test_a_store_that_fails_when_it_is_opened(self) -> None:
+        (self.plugins / "store_dropin.py").write_text(STORE)
+        server = self.serve("--store=leaky:")
+        self.assertEqual(server.wait(), 1)
+        said = "Unable to initialize Fleetspeak server: the store cannot start: ZeroDivisionError"
+        self.assertEqual(len(server.lines_matching(said)), 1, server.lines)
+        self.assertTrue(server.lines_matching("store_dropin.py"), "the traceback says where")
+
+    def test_on_a_client(self) -> None:
+        """The service is left out, and the client goes on without it."""
+        (self.plugins / "broken_dropin.py").write_text("import no_such_module\n")
+        (self.plugins / "clumsy_dropin.py").write_text(CLUMSY)
+        services = self.folder / "client" / "textservices"
+        services.mkdir(parents=True)
+        for name, factory in (("missing", "Facts"), ("clumsy", "Clumsy"), ("good", "NOOP")):
+            (services / f"{name}.service").write_text(f'name: "{name}" factory: "{factory}"')
+        (self.folder / "ca.pem").write_text(to_pem(make_authority("Test", time.time())[0]))
+        twistd = Path(sys.executable).parent / "twistd"
+        arguments = ["--trusted-cert-file=ca.pem", f"--server=localhost:{free_port()}", "--config-path=client"]
+        client = Program(
+            "client",
+            [twistd, "-n", "--pidfile=", "fleetspeak-client", *arguments],
+            folder=self.folder,
+            environment={"PYTHONPATH": str(self.folder)},
+        )
+        self.addCleanup(client.make_sure_it_ended)
+        client.wait_for_line("started with 1 services")
+        client.wait_for_line('factory not found: "Facts".*fleetspeak.plugins.broken_dropin.*no_such_module')
+        client.wait_for_line("service not installed: .*Factory of fleetspeak.plugins.clumsy_dropin .*KeyError")
+        self.assertEqual(client.terminate(), 0)

@@ -56,9 +56,12 @@ class LifecycleTests(SynchronousTestCase):
         self.assertEqual(str(line["error"]), "the address is taken")
 
     def test_a_defect_shows_its_traceback(self) -> None:
-        self.run_service(Step("a", lambda: 1 / 0))  # type: ignore[arg-type, return-value]
+        with capturedLogs() as lines:
+            self.run_service(Step("a", lambda: 1 / 0))  # type: ignore[arg-type, return-value]
         self.assertEqual(self.events, ["gave up"])
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        [line] = lines
+        self.assertEqual((line["part"], line["kind"]), ("a", "ZeroDivisionError"))
 
     def test_a_stop_during_the_start_waits_for_the_part_that_is_starting(self) -> None:
         slow: Deferred[None] = Deferred()

@@ -146,7 +146,7 @@ class ServiceManager:
                     await starting
             except BaseException as error:
                 await self.stop()
-                raise _cannot_start(name, error) from error
+                raise _cannot_start(name, runner.service, error) from error
             self._started.append(runner)
 
     async def stop(self) -> None:
@@ -274,11 +274,12 @@ def _give_up(calls: list[Call]) -> None:
         call.give_up()
 
 
-def _cannot_start(name: str, error: BaseException) -> ConfigError:
+def _cannot_start(name: str, service: object, error: BaseException) -> ConfigError:
     if isinstance(error, ConfigError):
         return ConfigError(f'service "{name}" cannot start: {error}')
     log.failure('service "{name}" cannot start', failure=failure_of(error), name=name)
-    return ConfigError(f'service "{name}" cannot start: {type(error).__name__}: {error}')
+    whose = f"{type(service).__name__} of {origin_of(service)}"
+    return ConfigError(f'service "{name}" cannot start: {type(error).__name__}: {error}, in {whose}')
 
 
 def _find(name: str, factories: Iterable[IServerServiceFactory]) -> IServerServiceFactory:

@@ -6,6 +6,12 @@ Mix `StoreContract` into a `twisted.trial.unittest.TestCase`, and give it a stor
         def make_store(self):
             return MyStore(..., now_ns=self.clock.now_ns, uniform=self.clock.uniform)
 
+All of this is for others, too, and stays from version to version: the classes and their names, `make_store`, the
+`clock`, and the flags of `StoreCase` by which a store says which liberties it takes.  A store that passes the tests of
+a version works with the server of that version.  A version that adds operations to `IStore` adds tests, and says so
+in the news; what is not part of `IStore` (`IOperatorStore`) is tested on stores that provide it, and skipped on others.
+To begin with, mix in the parts one by one.
+
 Each test starts on an empty store.  The numbers in the tests are those of the behaviours that the existing servers'
 own suites demand of every store; those without one are ours.
 """
