@@ -14,8 +14,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from hpack import Decoder, HPACKError
-
 from fleetspeak.errors import ProtocolError, TooLarge
 
 Headers = list[tuple[bytes, bytes]]
@@ -80,6 +78,8 @@ class H2Calls:
     """One connection, from its first byte to its last.  Any error it raises ends it."""
 
     def __init__(self) -> None:
+        import hpack  # of the extra `server`: clients look at the factories of server services, too, and do without it
+
         self.is_usable = True
         """May calls be begun?  No more when the server is about to close, or the numbers are used up."""
         self._calls: dict[int, _Call] = {}
@@ -87,7 +87,8 @@ class H2Calls:
         self._out: list[bytes] = []
         self._in = b""
         self._owed = 0
-        self._decoder = Decoder(MAX_HEADERS)
+        self._decoder = hpack.Decoder(MAX_HEADERS)
+        self._undecodable = hpack.HPACKError
         self._decoded: dict[bytes, Headers] = {}
         self._encoder_note = b""
         self._header_block: tuple[int, int, bytearray] | None = None
@@ -287,7 +288,7 @@ class H2Calls:
             return known
         try:
             headers: Headers = [(bytes(name), bytes(value)) for name, value in self._decoder.decode(block, raw=True)]
-        except HPACKError as error:
+        except self._undecodable as error:
             raise ProtocolError(f"headers that cannot be decoded: {error}") from None
         if min(block, default=0) >= 0x80 and max(block) < 0xFF and len(self._decoded) < 100:
             self._decoded[block] = headers
