@@ -20,8 +20,8 @@ _COMPONENTS = "/etc/fleetspeak-server/server.components.config"
 _SERVICES = "/etc/fleetspeak-server/server.services.config"
 
 
-def server() -> None:
-    """Entry point of ``fleetspeak-server``."""
+def server_flags() -> FlagSet:
+    """All that twistd's plug-in takes."""
     flags = FlagSet("fleetspeak-server", "the server of a Fleetspeak fleet, in the foreground")
     flags.string("components_config", None, f"components file; without -https_addr and -admin_addr: {_COMPONENTS}")
     flags.string("services_config", None, f"services file; without -https_addr and -admin_addr: {_SERVICES}")
@@ -33,7 +33,22 @@ def server() -> None:
     flags.string("notifier", None, "how servers notify each other, in place of HTTP: NAME:ARGUMENT of a plug-in")
     flags.string("notification_secret_file", None, "file with what only servers know, to prove notifications by")
     flags.boolean("notification_accept_unsigned", "hear servers without the secret too, such as the Go server")
+    flags.string("admin_access", None, "file that says who may do what on the admin port; by default everybody may")
+    flags.boolean("admin_plaintext_anywhere", "let the admin port be in plaintext where other machines reach it, too")
+    flags.string("broadcast_rate", None, "connected clients a second that are sent a new broadcast; 500 by default")
+    flags.strings("file_store", "where the files of one service are: SERVICE=directory:PATH; may be repeated")
+    flags.string("retry_max_delay", None, "most seconds between two tries of a message that its service does not take")
+    flags.string("retry_max_age", None, "seconds after which such a message fails as expired; never by default")
+    flags.string("retry_max_attempts", None, "tries after which it does; never by default")
+    flags.boolean("share_port", "let other server processes on this machine listen for clients on the same port")
     flags.strings("keep", "for how long to keep what only grows: KIND=AGE, such as messages=7d; may be repeated")
+    return flags
+
+
+def server() -> None:
+    """Entry point of ``fleetspeak-server``."""
+    flags = server_flags()
+    names = [flag.name for flag in flags.known()]
     glog.declare(flags)
     values = flags.parse(sys.argv[1:])
     if values["https_addr"] is None and values["admin_addr"] is None:
@@ -41,24 +56,11 @@ def server() -> None:
         values["services_config"] = values["services_config"] or _SERVICES
     else:
         _tell_the_person(values)
-    names = (
-        "components_config",
-        "services_config",
-        "database_path",
-        "https_addr",
-        "admin_addr",
-        "store",
-        "authorizer",
-        "notifier",
-        "notification_secret_file",
-        "notification_accept_unsigned",
-        "keep",
-    )
     run("fleetspeak-server", values, as_options(values, names))
 
 
-def client() -> None:
-    """Entry point of ``fleetspeak-client``."""
+def client_flags() -> FlagSet:
+    """All that twistd's plug-in takes."""
     flags = FlagSet("fleetspeak-client", "the client of a Fleetspeak fleet, in the foreground")
     flags.string("config", None, "client configuration file")
     flags.boolean("std_forward", "attach daemon services to the client's own stdin, stdout and stderr")
@@ -76,26 +78,17 @@ def client() -> None:
     flags.string("spool_limit", None, "bytes on the disk for messages that no server has yet; 256MiB by default")
     flags.boolean("no_spool", "keep messages in memory only")
     flags.string("dialer", None, "how to connect: proxy (the default), direct, or the name of a plug-in")
+    return flags
+
+
+def client() -> None:
+    """Entry point of ``fleetspeak-client``."""
+    flags = client_flags()
+    names = [flag.name for flag in flags.known()]
     glog.declare(flags)
     values = flags.parse(sys.argv[1:])
     if values["config"] is None:
         _tell_the_person(values)
-    names = (
-        "config",
-        "std_forward",
-        "profile_dir",
-        "trusted_cert_file",
-        "server",
-        "config_path",
-        "deployment_key_file",
-        "insecure_config",
-        "no_clone_check",
-        "dialer",
-        "stdin_time_limit",
-        "stdin_output_limit",
-        "spool_limit",
-        "no_spool",
-    )
     run("fleetspeak-client", values, as_options(values, names))
 
 

@@ -45,6 +45,8 @@ class ServerSettings:
     """``NAME:ARGUMENT`` of a plug-in (`fleetspeak.interfaces.IStoreFactory`), in place of both."""
     https_address: tuple[str, int] | None = None
     """Host (empty: all) and port of the frontend; None: there is none."""
+    share_port: bool = False
+    """Other server processes on this machine may listen there, too."""
     certificate_chain: str = ""
     """PEM, leaf first; for `fleetspeak.security.tls.server_options`, like `key`."""
     key: str = field(default="", repr=False)

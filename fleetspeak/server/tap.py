@@ -78,6 +78,7 @@ class Options(usage.Options):
         ["retry-max-attempts", None, None, "Tries after which it does. [default: never]", int],
     ]
     optFlags = [  # noqa: N815
+        ["share-port", None, "Let other server processes on this machine listen for clients on the same port."],
         ["admin-plaintext-anywhere", None, "Let the admin port be in plaintext where other machines reach it, too."],
         ["notification-accept-unsigned", None, "Hear servers without the secret too, such as the Go server."],
     ]
@@ -196,6 +197,7 @@ def makeService(options: Options) -> IService:  # noqa: N802
         settings = replace(
             settings_of(options),
             broadcast_rate=options["broadcast-rate"],
+            share_port=bool(options["share-port"]),
             retry_limits=settings_of_retries(options),
             keep=parse_keep(options.keep),
         )

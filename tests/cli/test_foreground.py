@@ -12,8 +12,11 @@ from tempfile import TemporaryDirectory
 
 from google.protobuf import text_format
 
+from fleetspeak.cli.foreground import client_flags, server_flags
+from fleetspeak.client.tap import Options as ClientOptions
 from fleetspeak.pb import client_config
 from fleetspeak.security.certificates import make_authority, to_pem
+from fleetspeak.server.tap import Options as ServerOptions
 from tests.programs import Program
 
 BIN = Path(sys.executable).parent
@@ -29,6 +32,14 @@ class ForegroundTestCase(unittest.TestCase):
         program = Program(name, [BIN / name, *words], folder=self.folder)
         self.addCleanup(program.make_sure_it_ended)
         return program
+
+
+class FlagTests(unittest.TestCase):
+    def test_what_twistd_takes_they_take(self) -> None:
+        for flags, options in ((server_flags(), ServerOptions()), (client_flags(), ClientOptions())):
+            named = {flag.name.replace("_", "-") for flag in flags.known()}
+            taken = {name for name in options.synonyms if len(name) > 1} - {"help", "version"}
+            self.assertEqual(named, taken)
 
 
 class ServerTests(ForegroundTestCase):

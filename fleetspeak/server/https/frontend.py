@@ -16,6 +16,7 @@ from twisted.internet.interfaces import (
     IOpenSSLServerConnectionCreator,
     IStreamServerEndpoint,
 )
+from twisted.internet.tcp import makeBinding
 from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 
@@ -93,13 +94,14 @@ class HttpsFrontend:
         stats: ServerStats = NO_STATS,
     ) -> None:
         """
-        @param settings: of which this takes the https address, certificate chain, key, whether there are streams, and
-            whether the authorizer is asked for files.
+        @param settings: of which this takes the https address, certificate chain, key, whether there are streams,
+            whether other processes may listen there too, and whether the authorizer is asked for files.
         @param files: what is served below ``/files/``; None: nothing is.
         @raise ConfigError: certificate or key cannot be used.
         """
         self._reactor = reactor
         self._address = settings.https_address or ("", 0)
+        self._share_port = settings.share_port
         self._running = Running()
         refusals = Refusals(reactor, stats=stats)
         context = Context(contacts, reactor, refusals, self._running, times or StreamTimes(), uniform, stats)
@@ -154,8 +156,13 @@ class HttpsFrontend:
 
     def _endpoints(self, host: str, port: int) -> list[IStreamServerEndpoint]:
         """One for the address; for all addresses first the one of IPv6, which takes IPv4 as well."""
-        four = TCP4ServerEndpoint(self._reactor, port, BACKLOG, host)  # type: ignore[no-untyped-call]
-        six = TCP6ServerEndpoint(self._reactor, port, BACKLOG, host or "::")  # type: ignore[no-untyped-call]
+        four = TCP4ServerEndpoint(self._reactor, self._place(host, port), BACKLOG, host)  # type: ignore[no-untyped-call]
+        host6 = host or "::"
+        six = TCP6ServerEndpoint(self._reactor, self._place(host6, port), BACKLOG, host6)  # type: ignore[no-untyped-call]
         if not host:
             return [six, four]
         return [six if ":" in host else four]
+
+    def _place(self, host: str, port: int) -> Any:
+        """A port, or all that Twisted has to know to share it."""
+        return makeBinding(host, port, reuseAddress=True, reusePort=True) if self._share_port else port

@@ -7,6 +7,7 @@ import datetime
 import socket
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -275,6 +276,18 @@ class FrontendTests(TestCase):
         second = HttpsFrontend(self.world.contacts, self.gatekeeper, taken, reactor)
         error = await self.assertFailure(Deferred.fromCoroutine(second.open()), ConfigError)
         self.assertIn(f"failed to listen on [127.0.0.1:{self.port}]", str(error))
+
+    async def test_a_port_that_is_shared(self) -> None:
+        """By those that all want to; whoever does not is kept from it."""
+        for host in ("127.0.0.1", "::1", ""):
+            shared = replace(self.settings, https_address=(host, 0), share_port=True)
+            await self.open(shared)
+            await self.open(replace(shared, https_address=(host, self.port)))
+            alone = HttpsFrontend(
+                self.world.contacts, self.gatekeeper, replace(self.settings, https_address=(host, self.port)), reactor
+            )
+            with self.assertRaises(ConfigError):
+                await alone.open()
 
     async def test_all_addresses(self) -> None:
         """server-https.md 1: an empty host means all addresses, IPv4 and IPv6."""
