@@ -67,6 +67,7 @@ RPCS: dict[str, Rpc] = {
     "fleetspeak.server.Admin/KeepAlive": _LOOK,
     "fleetspeak.server.Admin/BlacklistClient": _CHANGE,
     "fleetspeak.server.Admin/FetchClientResourceUsageRecords": _LOOK,
+    "fleetspeak.operator.Operator/WhoAmI": _LOOK,
     "fleetspeak.operator.Operator/ListClients": _LOOK,
     "fleetspeak.operator.Operator/ListContacts": _LOOK,
     "fleetspeak.operator.Operator/UnblacklistClients": _GOVERN,

@@ -73,6 +73,7 @@ GROUPS = {
     "enrolment": Group("enrolment", "status, open, close, enrol"),
     "audit": Group("audit", "list, export"),
     "ping": Group("ping", "say whether the server answers", alone=True),
+    "whoami": Group("whoami", "say who the server takes you for", alone=True),
     "completion": Group("completion", "let bash, zsh or fish complete command lines", alone=True),
 }
 """By the first word of the command line."""

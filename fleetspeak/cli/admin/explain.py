@@ -38,6 +38,7 @@ def explain(name: str, error: grpc.RpcError, settings: Settings, instead: str = 
             return CommandFailed(
                 problem,
                 "viewers may read; operators may send messages and broadcasts, and store files, too; admins may do all",
+                "`fleetspeak-admin whoami` says in which role you are",
             )
         case "UNIMPLEMENTED":
             return CommandFailed(

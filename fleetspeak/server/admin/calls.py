@@ -6,6 +6,7 @@ handler is therefore one of streamed requests to grpc.
 
 from __future__ import annotations
 
+import inspect
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -86,6 +87,7 @@ class Calls:
         name, read = _full_name(method), GetMessageClass(method.input_type).FromString
         rpc = rpc_of(name)
         trail = self._trail if rpc.changes else None
+        takes_caller = "caller" in inspect.signature(operation).parameters
 
         def call(requests: Iterator[bytes], context: grpc.ServicerContext) -> ProtobufMessage:
             with self._ending(name, context):
@@ -93,7 +95,9 @@ class Calls:
                 hop = Hop(context, self._reactor)
                 request = self._request(name, requests, context, read, caller)
                 reply: ProtobufMessage
-                if trail is None:
+                if takes_caller:
+                    reply = hop.run(operation, request, caller)
+                elif trail is None:
                     reply = hop.run(operation, request)
                 elif rpc.together:
                     reply = hop.run(trail.together, caller, name, operation, request)

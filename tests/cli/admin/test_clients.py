@@ -167,6 +167,7 @@ class ClientsTests(ToolTestCase):
             (("enrolment", "status"), "fleetspeak-admin listclients"),
             (("enrolment", "close"), "required_label"),
             (("audit", "list"), "keeps no audit trail"),
+            (("whoami",), "knows nobody"),
             (("audit", "export"), "keeps no audit trail"),
         ):
             outcome = run_tool(f"-admin_addr={server.address}", *words)

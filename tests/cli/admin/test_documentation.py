@@ -117,6 +117,7 @@ class FieldTests(SynchronousTestCase):
         "audit list": (),
         "audit export": (),
         "ping": (),
+        "whoami": (),
     }
 
     def setUp(self) -> None:

@@ -68,6 +68,7 @@ class SecuredServerTests(SynchronousTestCase):
         self.serve("", "viewer", "operator", "admin")
         viewer, operator, admin = (f"--token-file={self.token(role)}" for role in ("viewer", "operator", "admin"))
         self.assertEqual(self.succeed(viewer, "listclients"), "No clients found.\n")
+        self.assertIn("viewer-program, with role viewer, from 127.0.0.1:", self.succeed(viewer, "whoami"))
         err = self.fail_to(viewer, "broadcasts", "create", "--from", "greeter")
         self.assertIn("viewer-program is a viewer; fleetspeak.server.Admin/CreateBroadcast needs role operator", err)
         self.assertIn("viewers may read", err)
@@ -91,6 +92,7 @@ class SecuredServerTests(SynchronousTestCase):
         self.serve('client_ca_file: "operators-ca.pem"')
         alice = (f"--tls-cert={self.folder}/alice.pem", f"--tls-key={self.folder}/alice-key.pem")
         self.assertIn("Enrolment is closed.", self.succeed(*alice, "enrolment", "close"))
+        self.assertIn("alice, with role admin", self.succeed(*alice, "whoami"))
         self.assertIn('"caller": "alice"', self.succeed(*alice, "audit", "export"))
         self.assertIn("does it want a client certificate? -tls_cert", self.fail_to("listclients"))
 

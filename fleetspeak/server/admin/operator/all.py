@@ -8,6 +8,7 @@ from fleetspeak.ids import ClientId
 from fleetspeak.interfaces import IOperatorStore, IStore
 from fleetspeak.server.admin.filestorage import FileStorage
 from fleetspeak.server.admin.operator.broadcasts import BroadcastLists, BroadcastOperations
+from fleetspeak.server.admin.operator.callers import CallerOperations
 from fleetspeak.server.admin.operator.clients import ClientOperations
 from fleetspeak.server.admin.operator.enrolment import EnrolmentOperations
 from fleetspeak.server.admin.operator.files import FileOperations
@@ -29,7 +30,11 @@ def make_operations(
 
     The others are told what has changed, so that this server sees it at once.
     """
-    found: list[object] = [BroadcastOperations(store, broadcasts_changed), FileOperations(files, seconds)]
+    found: list[object] = [
+        CallerOperations(),
+        BroadcastOperations(store, broadcasts_changed),
+        FileOperations(files, seconds),
+    ]
     operators = IOperatorStore(store, None)
     if operators is not None:
         found += [

@@ -35,6 +35,11 @@ class OperatorStub(object):
         Args:
             channel: A grpc.Channel.
         """
+        self.WhoAmI = channel.unary_unary(
+                '/fleetspeak.operator.Operator/WhoAmI',
+                request_serializer=fleetspeak_dot_src_dot_common_dot_proto_dot_fleetspeak_dot_common__pb2.EmptyMessage.SerializeToString,
+                response_deserializer=fleetspeak_dot_src_dot_operator_dot_proto_dot_fleetspeak__operator_dot_operator__pb2.WhoAmIResponse.FromString,
+                _registered_method=True)
         self.ListClients = channel.unary_unary(
                 '/fleetspeak.operator.Operator/ListClients',
                 request_serializer=fleetspeak_dot_src_dot_operator_dot_proto_dot_fleetspeak__operator_dot_operator__pb2.ListClientsRequest.SerializeToString,
@@ -129,6 +134,13 @@ class OperatorStub(object):
 
 class OperatorServicer(object):
     """Missing associated documentation comment in .proto file."""
+
+    def WhoAmI(self, request, context):
+        """Who the server takes the caller for.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
 
     def ListClients(self, request, context):
         """Missing associated documentation comment in .proto file."""
@@ -245,6 +257,11 @@ class OperatorServicer(object):
 
 def add_OperatorServicer_to_server(servicer, server):
     rpc_method_handlers = {
+            'WhoAmI': grpc.unary_unary_rpc_method_handler(
+                    servicer.WhoAmI,
+                    request_deserializer=fleetspeak_dot_src_dot_common_dot_proto_dot_fleetspeak_dot_common__pb2.EmptyMessage.FromString,
+                    response_serializer=fleetspeak_dot_src_dot_operator_dot_proto_dot_fleetspeak__operator_dot_operator__pb2.WhoAmIResponse.SerializeToString,
+            ),
             'ListClients': grpc.unary_unary_rpc_method_handler(
                     servicer.ListClients,
                     request_deserializer=fleetspeak_dot_src_dot_operator_dot_proto_dot_fleetspeak__operator_dot_operator__pb2.ListClientsRequest.FromString,
@@ -345,6 +362,33 @@ def add_OperatorServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class Operator(object):
     """Missing associated documentation comment in .proto file."""
+
+    @staticmethod
+    def WhoAmI(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fleetspeak.operator.Operator/WhoAmI',
+            fleetspeak_dot_src_dot_common_dot_proto_dot_fleetspeak_dot_common__pb2.EmptyMessage.SerializeToString,
+            fleetspeak_dot_src_dot_operator_dot_proto_dot_fleetspeak__operator_dot_operator__pb2.WhoAmIResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
 
     @staticmethod
     def ListClients(request,

@@ -36,6 +36,8 @@ class OperatorStub:
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> OperatorAsyncStub: ...
+    WhoAmI: _grpc.UnaryUnaryMultiCallable[_common_pb2.EmptyMessage, _operator_pb2.WhoAmIResponse]
+    """Who the server takes the caller for."""
     ListClients: _grpc.UnaryUnaryMultiCallable[_operator_pb2.ListClientsRequest, _operator_pb2.ListClientsResponse]
     ListContacts: _grpc.UnaryUnaryMultiCallable[_operator_pb2.ListContactsRequest, _operator_pb2.ListContactsResponse]
     UnblacklistClients: _grpc.UnaryUnaryMultiCallable[_operator_pb2.UnblacklistClientsRequest, _common_pb2.EmptyMessage]
@@ -62,6 +64,8 @@ class OperatorStub:
 @_typing.type_check_only
 class OperatorAsyncStub(OperatorStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
+    WhoAmI: _aio.UnaryUnaryMultiCallable[_common_pb2.EmptyMessage, _operator_pb2.WhoAmIResponse]  # type: ignore[assignment]
+    """Who the server takes the caller for."""
     ListClients: _aio.UnaryUnaryMultiCallable[_operator_pb2.ListClientsRequest, _operator_pb2.ListClientsResponse]  # type: ignore[assignment]
     ListContacts: _aio.UnaryUnaryMultiCallable[_operator_pb2.ListContactsRequest, _operator_pb2.ListContactsResponse]  # type: ignore[assignment]
     UnblacklistClients: _aio.UnaryUnaryMultiCallable[_operator_pb2.UnblacklistClientsRequest, _common_pb2.EmptyMessage]  # type: ignore[assignment]
@@ -86,6 +90,14 @@ class OperatorAsyncStub(OperatorStub):
     """All entries in ascending order."""
 
 class OperatorServicer(metaclass=_abc_1.ABCMeta):
+    @_abc_1.abstractmethod
+    def WhoAmI(
+        self,
+        request: _common_pb2.EmptyMessage,
+        context: _ServicerContext,
+    ) -> _typing.Union[_operator_pb2.WhoAmIResponse, _abc.Awaitable[_operator_pb2.WhoAmIResponse]]:
+        """Who the server takes the caller for."""
+
     @_abc_1.abstractmethod
     def ListClients(
         self,
