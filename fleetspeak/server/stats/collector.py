@@ -42,6 +42,7 @@ class MetricsCollector:
         expected["destination_service"] = names
         self._capped = {label: LabelValues(expected=expected.get(label, ())) for label in CAPPED}
         self._tables = Tables(self._capped, max_cells)
+        self._tables.begin()
         self._texts = LabelTexts()
         self._gauges: list[tuple[Metric, tuple[str, ...], Callable[[], Gauge]]] = []
 
@@ -67,10 +68,8 @@ class MetricsCollector:
 
     def _capping(self) -> Reading:
         """So that nobody wonders where the rest is."""
-        refused = [((label,), [values.refused]) for label, values in self._capped.items() if values.refused]
-        overflowed = sum(table.overflowed for table in self._tables.all())
-        if overflowed:
-            refused.append((("combination",), [overflowed]))
+        refused = [((label,), [values.refused]) for label, values in self._capped.items()]
+        refused.append((("combination",), [sum(table.overflowed for table in self._tables.all())]))
         metric = Metric(
             "fleetspeak_metrics_values_capped_total",
             "How often a label value, or a combination of them, was counted as other because there were too many.",

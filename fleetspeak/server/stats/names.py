@@ -47,6 +47,9 @@ KNOWN_TYPES = (
 )
 """Of service `system`: they always have a place."""
 
+STAGES = ("connection", "contact", "client", "signatures", "key", "file")
+"""Of `fleetspeak.interfaces.IServerStats.contact_refused`."""
+
 MAX_LABELS = 32
 """Of a client with more of them nothing is counted by its labels: it may have as many as fit into a contact."""
 
@@ -124,6 +127,13 @@ class Tables:
             "method code", _seconds("fleetspeak_admin_calls_seconds", "For calls of the admin API.")
         )
         self.pruned = table("table", Metric("fleetspeak_rows_pruned_total", "Old rows that were deleted."))
+
+    def begin(self) -> None:
+        """Let there be a 0 where the first time matters: Prometheus sees an increase of what it has seen before."""
+        for table in (self.broadcasts, self.connections, self.streams):
+            table.cell()
+        for stage in STAGES:
+            self.refused.cell(stage)
 
     def all(self) -> Sequence[Table]:
         """All of them, in order."""

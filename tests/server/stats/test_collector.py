@@ -20,7 +20,7 @@ from fleetspeak.server.cache import ClientCache
 from fleetspeak.server.services.manager import ServiceManager
 from fleetspeak.server.stats.collector import MetricsCollector
 from fleetspeak.server.stats.gauges import watch_server
-from fleetspeak.server.stats.names import MAX_LABELS, UPSTREAM_BOUNDS
+from fleetspeak.server.stats.names import MAX_LABELS, STAGES, UPSTREAM_BOUNDS
 from fleetspeak.store.memory import MemoryStore
 
 C1 = ClientId(b"\0\0\0\0\0\0\0\1")
@@ -201,10 +201,11 @@ class ClientTests(CollectorCase):
 
 class OursTests(CollectorCase):
     def test_what_upstream_does_not_tell(self) -> None:
+        refused = "fleetspeak_contacts_refused_total"
         latency = "fleetspeak_server_datastore_operations_completed_latency"
         for hook, arguments, name, expected in (
             ("broadcast_sent", (b"1",), "fleetspeak_broadcast_messages_sent_total", {(): 1}),
-            ("contact_refused", ("client",), "fleetspeak_contacts_refused_total", {("client",): 1}),
+            ("contact_refused", ("client",), refused, {**dict.fromkeys(((one,) for one in STAGES), 0), ("client",): 1}),
             ("connections_changed", (7,), "fleetspeak_connections_open", {(): 7}),
             ("streams_changed", (3,), "fleetspeak_streams_open", {(): 3}),
             ("store_batch", ("writer", 4, 9, 0.5), "fleetspeak_store_batch_seconds", {("writer",): (1, 0.5)}),
@@ -275,7 +276,7 @@ class HostileTests(CollectorCase):
         ingested = self.rows("fleetspeak_messages_ingested_total")
         self.assertLessEqual(len(ingested), MAX_CELLS + 2)
         self.assertEqual(sum(ingested.values()), 3600)
-        self.assertEqual(self.rows("fleetspeak_metrics_values_capped_total"), {("combination",): 3600 - MAX_CELLS})
+        self.assertEqual(self.rows("fleetspeak_metrics_values_capped_total")["combination",], 3600 - MAX_CELLS)
 
     def test_configured_services_and_types_of_the_system_keep_their_names_whoever_came_first(self) -> None:
         for number in range(2 * MAX_VALUES):
