@@ -149,7 +149,7 @@ class Stream:
         self._pusher.release()
 
     def drain(self) -> None:
-        """The server stops: have the client finish."""
+        """The server stops, or the client shall come again as another one: have it finish."""
         self._life = StreamLife(self._context.clock.seconds(), DRAIN_LIMIT, DRAIN_LIMIT)
         if self._state in (State.OPEN, State.CLOSING):
             self._live()
@@ -298,6 +298,8 @@ class Stream:
             self._write_and_count(record, session, messages)
         else:
             self._write(record)
+        if session.is_asked_to_rekey:
+            self.drain()  # the Go client takes its new key to its next connection
 
     def _acknowledge(self, numbers: range) -> None:
         if numbers:

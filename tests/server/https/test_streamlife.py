@@ -70,6 +70,19 @@ class PushTests(StreamTestCase):
         self.world.insert(for_client(ALICE.client_id))
         self.assertEqual(self.messages(connection), ["RekeyRequest"])
 
+    def test_a_client_that_is_blacklisted_on_its_stream_is_to_come_again(self) -> None:
+        """As another one: the Go client takes its new key to its next connection."""
+        connection = self.start()
+        self.world.now(self.world.store.blacklist_client(ALICE.client_id))
+        [client] = self.world.now(self.world.store.client_data([ALICE.client_id])).values()
+        self.world.dispatcher.refresh(ALICE.client_id, client)
+        self.assertEqual(self.messages(connection), ["RekeyRequest"])
+        self.assertTrue(connection.records()[-1].done_sending)
+        connection.chunk(record(wrapped(from_client())))
+        self.assertEqual(acks(connection.records()), [1], "what it has to say is still taken")
+        self.clock.advance(5)
+        self.assertTrue(connection.is_closed)
+
 
 class LifeTests(StreamTestCase):
     def test_done_sending_then_the_end(self) -> None:
