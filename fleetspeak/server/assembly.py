@@ -96,7 +96,9 @@ class Server:
         self.files = Files(StoredFiles(self.store), self._file_stores)
         self.dispatcher = Dispatcher(self.stats)
         self.cache = ClientCache(self.store.client_data, reactor.seconds)
-        self.manager = ServiceManager(reactor, now_ns, self.stats)
+        # One for the admin API alone, without services, must not fail what is for services of the other servers.
+        self._processes = settings.https_address is not None or bool(settings.services)
+        self.manager = ServiceManager(reactor, now_ns, self.stats, refuse_unknown=self._processes)
         self.backlog = Backlog(
             self.store,
             self.manager,
@@ -158,7 +160,7 @@ class Server:
             Step("notifier", stop=self.notifier.stop),
             Step("listener", self._listen, self.listener.stop),
             Step("services", self.manager.start, self.manager.stop),
-            Step("backlog", self.backlog.start, self._finish_processing),
+            Step("backlog", self._start_backlog, self._finish_processing),
         ]
         if self.settings.keep:
             steps.append(Step("retention", self.retention.start, self.retention.stop))
@@ -187,6 +189,10 @@ class Server:
         assert self.frontend is not None, "there is a step for it only if there is one"
         bound: Any = await self.frontend.open()
         log.info("HTTPS frontend listens on {address}", address=show(bound.host, bound.port))
+
+    def _start_backlog(self) -> None:
+        if self._processes:
+            self.backlog.start()
 
     async def _finish_processing(self) -> None:
         """Let messages that are being processed end; those that take too long stay pending."""

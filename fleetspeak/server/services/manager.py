@@ -93,7 +93,16 @@ class ServiceManager:
     It is the contact pipeline's ingestor.
     """
 
-    def __init__(self, reactor: Any, now_ns: Callable[[], int] = time.time_ns, stats: ServerStats = NO_STATS) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        now_ns: Callable[[], int] = time.time_ns,
+        stats: ServerStats = NO_STATS,
+        *,
+        refuse_unknown: bool = True,
+    ) -> None:
+        """@param refuse_unknown: a message to a service that there is not fails; else it is left to other servers."""
+        self._refuses_unknown = refuse_unknown
         self._reactor = reactor
         self._now_ns = now_ns
         self._stats = stats
@@ -227,6 +236,8 @@ class ServiceManager:
         return Attempt(stats, message, message.destination.service_name, client_of(message), first_try)
 
     def _refuse(self, message: common.Message, first_try: bool) -> None:
+        if not self._refuses_unknown:
+            return
         name = message.destination.service_name
         self._stats.message_errored(message, name, 0.0, True, first_try, None)
         fail(message, f'unknown service "{name}"', self._now_ns())
