@@ -19,8 +19,8 @@ from fleetspeak.pb import admin, operator
 COLUMNS = (
     Column("time", "Time", 24),
     Column("address", "Address", 21),
-    Column("sent_nonce", "Nonce sent", 16, "{:016x}".format),
-    Column("received_nonce", "received", 16, "{:016x}".format),
+    Column("sent_nonce", "Nonce sent", 16),
+    Column("received_nonce", "received", 16),
 )
 
 
@@ -29,8 +29,8 @@ def row_of(contact: admin.ClientContact) -> Row:
     return {
         "time": contact.timestamp if contact.HasField("timestamp") else None,
         "address": contact.observed_address,
-        "sent_nonce": contact.sent_nonce,
-        "received_nonce": contact.received_nonce,
+        "sent_nonce": f"{contact.sent_nonce:016x}",
+        "received_nonce": f"{contact.received_nonce:016x}",
     }
 
 

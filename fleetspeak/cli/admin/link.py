@@ -115,9 +115,9 @@ class Link:
         with Patience(self.timeout, replies.cancel) as patience:
             try:
                 for reply in replies:
-                    patience.renew()
+                    patience.hold()  # whoever reads may take any time
                     yield reply
-                    patience.renew()  # whoever reads may have taken any time
+                    patience.renew()
             except grpc.RpcError as error:
                 raise self._interrupted(name, patience, error, instead) from None
             finally:
@@ -147,6 +147,8 @@ class Link:
         with Patience(self.timeout) as patience:
             call = method.future(watched(), metadata=metadata)  # type: ignore[attr-defined]
             patience.when_lost = call.cancel
+            if patience.lost:
+                call.cancel()
             try:
                 return call.result()
             except (grpc.RpcError, grpc.FutureCancelledError) as error:
@@ -243,19 +245,28 @@ class Patience:
         self.when_lost = when_lost
         self._seconds = seconds
         self._since = time.monotonic()
+        self._held = False
         self._ended = threading.Event()
         self._watcher = threading.Thread(target=self._watch, name="patience", daemon=True)
 
     def renew(self) -> None:
         """There is progress."""
         self._since = time.monotonic()
+        self._held = False
+
+    def hold(self) -> None:
+        """Until `renew` it is not the server that is waited for."""
+        self._held = True
 
     def _watch(self) -> None:
-        while not self._ended.wait(max(self._since + self._seconds - time.monotonic(), 0)):
-            if time.monotonic() >= self._since + self._seconds:
+        while not self._ended.wait(self._seconds if self._held else self._left()):
+            if not self._held and not self._left():
                 self.lost = True
                 self.when_lost()
                 return
+
+    def _left(self) -> float:
+        return max(self._since + self._seconds - time.monotonic(), 0)
 
     def __enter__(self) -> Patience:
         self._watcher.start()

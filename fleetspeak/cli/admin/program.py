@@ -34,6 +34,8 @@ def run(words: Sequence[str]) -> int:
         return _run(words)
     except CommandFailed as error:
         return _fail(error)
+    except UnicodeEncodeError:
+        return _fail(CommandFailed("a name or a text on the command line is not UTF-8"))
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:

@@ -144,6 +144,22 @@ class TokenTests(ToolTestCase):
             self.assertFalse(link.is_loopback(address), address)
 
 
+class PatienceTests(SynchronousTestCase):
+    def test_nothing_goes_on(self) -> None:
+        lost = threading.Event()
+        with link.Patience(0.05, lost.set) as patience:
+            self.assertTrue(lost.wait(30))
+        self.assertTrue(patience.lost)
+
+    def test_whoever_reads_may_take_any_time(self) -> None:
+        lost = threading.Event()
+        with link.Patience(0.05, lost.set) as patience:
+            patience.hold()
+            self.assertFalse(lost.wait(0.3))
+            patience.renew()
+            self.assertTrue(lost.wait(30))
+
+
 class ErrorTests(ToolTestCase):
     def refused(self, code: grpc.StatusCode, details: str = "because") -> str:
         self.server.replies["ListClients"] = refuse(code, details)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 from pathlib import Path
 
 import grpc
 
+from fleetspeak.cli.main import main
 from fleetspeak.pb import admin
 
-from .doubles import ToolTestCase, refuse
+from .doubles import ToolTestCase, environment, refuse
 
 ONE, TWO = "0000000000000001", "0000000000000002"
 
@@ -226,6 +229,15 @@ class UsageTests(ToolTestCase):
 
     def test_flags_of_glog_are_taken(self) -> None:
         self.succeed("-logtostderr", "-v=2", "-log_dir", "/tmp", "listclients")
+
+    def test_what_is_no_text(self) -> None:
+        self.assertIn("is not UTF-8", self.fail_to("listactivebroadcasts", "\udcff"))
+
+    def test_fleetspeak_admin_is_the_same(self) -> None:
+        out = io.StringIO()
+        with environment(), contextlib.redirect_stdout(out):
+            end = self.assertRaises(SystemExit, main, ["admin", f"-admin_addr={self.server.address}", "listclients"])
+        self.assertEqual((end.code, out.getvalue()), (0, "No clients found.\n"))
 
     def test_help(self) -> None:
         outcome = self.run_tool("-help")
