@@ -47,7 +47,7 @@ def explain(name: str, error: grpc.RpcError, settings: Settings, instead: str = 
                 *([instead] if instead else []),
             )
         case "RESOURCE_EXHAUSTED" if "larger than max" in details:
-            return CommandFailed(problem, "`fleetspeak-admin files upload` sends files of any size")
+            return CommandFailed(problem, _smaller(name))
         case _:
             return CommandFailed(problem)
 
@@ -77,6 +77,12 @@ def _unreachable(details: str, settings: Settings) -> list[str]:
     if _NOT_SENT in lower or "name resolution" in lower or "dns" in lower:
         return [f"{address} cannot be reached from here: is the name right, and does a firewall let this through?"]
     return []
+
+
+def _smaller(name: str) -> str:
+    if name == "StoreFile":
+        return "`fleetspeak-admin files upload` sends files of any size"
+    return "`fleetspeak-admin clients list` and `clients contacts` fetch long lists page by page"
 
 
 def _unknown_caller(settings: Settings) -> list[str]:

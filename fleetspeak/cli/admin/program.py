@@ -78,6 +78,7 @@ def _watch(command: Command, arguments: Arguments, settings: Settings) -> int:
     """Again and again until Ctrl-C; a server that is away for a while is waited for."""
     from fleetspeak.cli.admin.link import Link
     from fleetspeak.cli.admin.output import show
+    from fleetspeak.cli.admin.tables import fetched
 
     assert settings.watch is not None
     begun = False
@@ -86,6 +87,7 @@ def _watch(command: Command, arguments: Arguments, settings: Settings) -> int:
             try:
                 result = command.run(link, arguments)
                 if sys.stdout.isatty() and not settings.json:
+                    result = fetched(result)
                     sys.stdout.write("\033[H\033[2J\033[3J")
                 elif begun and not settings.json:
                     sys.stdout.write("\n")

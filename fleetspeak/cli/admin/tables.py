@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from typing import Any, TextIO
 
 from fleetspeak.cli.admin import output
-from fleetspeak.cli.admin.output import Column, Listing
+from fleetspeak.cli.admin.output import Column, Listing, Result
 from fleetspeak.cli.admin.times import Times
 
 MOST_ROWS = 1000
@@ -16,6 +17,13 @@ _LEAST_WIDTH = 8
 
 _GAP = 3
 """Between two columns, as rich draws them."""
+
+
+def fetched(result: Result) -> Result:
+    """The same, with what of it is shown fetched already."""
+    if not isinstance(result, Listing):
+        return result
+    return dataclasses.replace(result, rows=list(itertools.islice(result.rows, MOST_ROWS + 1)))
 
 
 def show(listing: Listing, style: Times, out: TextIO) -> None:

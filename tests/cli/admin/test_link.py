@@ -172,7 +172,9 @@ class ErrorTests(ToolTestCase):
             self.refused(grpc.StatusCode.PERMISSION_DENIED, "bob is a viewer; needs role operator"),
         )
         too_large = "Received message larger than max (5 vs. 4)"
-        self.assertIn("files upload", self.refused(grpc.StatusCode.RESOURCE_EXHAUSTED, too_large))
+        self.assertIn("clients list", self.refused(grpc.StatusCode.RESOURCE_EXHAUSTED, too_large))
+        self.server.replies["StoreFile"] = refuse(grpc.StatusCode.RESOURCE_EXHAUSTED, too_large)
+        self.assertIn("files upload", self.fail_to("storefile", "svc", "name", __file__))
         self.assertEqual(
             self.refused(grpc.StatusCode.INTERNAL),
             "fleetspeak-admin: ListClients RPC failed: rpc error: code = Internal desc = because\n",

@@ -17,7 +17,7 @@ from fleetspeak.cli.admin.failure import CommandFailed
 from fleetspeak.cli.admin.output import printable
 from fleetspeak.cli.admin.settings import Settings
 from fleetspeak.cli.admin.times import Times
-from fleetspeak.pb import admin
+from fleetspeak.pb import admin, operator
 
 from .doubles import ToolTestCase, refuse, run_tool
 
@@ -122,6 +122,15 @@ class WatchTests(ToolTestCase):
 
     def test_on_a_terminal_each_takes_the_place_of_the_one_before(self) -> None:
         self.assertEqual(self.watch(2, "listclients", terminal=True).count("\033[2J"), 2)
+
+    def test_a_terminal_is_cleared_when_there_is_something_to_show(self) -> None:
+        replies = [operator.ListClientsResponse(), None]
+
+        def reply(request: object, context: grpc.ServicerContext) -> object:
+            return replies.pop(0) or refuse(grpc.StatusCode.UNAVAILABLE, "going down")(request, context)
+
+        self.server.replies["ListClients"] = reply
+        self.assertEqual(self.watch(2, "clients", "list", terminal=True).count("\033[2J"), 1)
 
     def test_for_programs(self) -> None:
         self.assertEqual(self.watch(2, "messages", "count", "0" * 16, "--json"), '{"pending": 0}\n' * 2)
