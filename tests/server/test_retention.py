@@ -9,14 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import Clock
+from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
+from fleetspeak.config.server import ServerSettings
 from fleetspeak.core import retention as core
 from fleetspeak.errors import StoreError
 from fleetspeak.ids import MessageId
 from fleetspeak.interfaces import IStore
 from fleetspeak.records import ClientData, Prunable, Prune, Pruned
 from fleetspeak.server import retention
+from fleetspeak.server.assembly import Server
 from fleetspeak.server.retention import INTERVAL, LEASE, OTHERS_TURN, Pruner, Retention
 from fleetspeak.store.memory import MemoryStore
 from fleetspeak.testing.storecontract.base import C1, from_client, message_id, success, to_client
@@ -225,6 +228,19 @@ class TurnsTests(RetentionCase):
         self.assertEqual(service.rows, {})
 
 
+class AssemblyTests(RetentionCase):
+    """It is a part of a server that was told to, and of no other."""
+
+    def steps(self, **settings: Any) -> list[str]:
+        server = Server(ServerSettings(**settings), [], MemoryReactorClock(), store=self.store)
+        return [step.name for step in server.steps()]
+
+    def test_off_by_default(self) -> None:
+        self.assertNotIn("retention", self.steps())
+        steps = self.steps(keep=KEEP)
+        self.assertLess(steps.index("store"), steps.index("retention"))
+
+
 class CrashTests(SynchronousTestCase):
     """Whenever it is killed, and whoever goes on: nothing but what is due is deleted, and in the end all of it."""
 
@@ -288,12 +304,12 @@ class CrashTests(SynchronousTestCase):
         call.addErrback(lambda failure: failure.trap(StoreError) and None)
         return False
 
-    days = st.floats(0.1, 6.9) | st.floats(7.001, 30)
-    rows = st.lists(st.tuples(days, st.none() | days), min_size=1, max_size=60)
+    days = st.integers(1, 3000).filter(lambda hundredths: abs(hundredths - 700) > 5).map(lambda number: number / 100)
+    rows = st.lists(st.tuples(days, days | st.none()), min_size=15, max_size=60)
     kills = st.lists(st.integers(1, 6), max_size=4)
 
     @given(rows, kills)
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=25, deadline=None)
     def test_memory(self, rows: list[tuple[float, float | None]], kills: list[int]) -> None:
         clock = Clock()
         store = MemoryStore(now_ns=lambda: int((NOW + clock.seconds()) * SECOND), uniform=lambda: 0.5)
@@ -301,7 +317,7 @@ class CrashTests(SynchronousTestCase):
         self.run_with_kills(store, clock, lambda: None, rows, kills)
 
     @given(rows, kills)
-    @settings(max_examples=20, deadline=None)
+    @settings(max_examples=5, deadline=None)
     def test_sqlite(self, rows: list[tuple[float, float | None]], kills: list[int]) -> None:
         clock = Clock()
         store = ToldStore(self.mktemp(), now_ns=lambda: int((NOW + clock.seconds()) * SECOND), uniform=lambda: 0.5)
