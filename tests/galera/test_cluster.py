@@ -95,6 +95,15 @@ class GaleraCase(TestCase):
         while not true():
             await deferLater(reactor, 0.05)  # type: ignore[arg-type]
 
+    def balancer(self) -> int:
+        """HAProxy in front of the nodes; gives its port."""
+        folder = Path(tempfile.mkdtemp())
+        self.addCleanup(shutil.rmtree, folder)
+        self.cluster.nodes[0].query(None, "CREATE USER IF NOT EXISTS haproxy@'%'")
+        haproxy, port = start_galera_balancer(folder, [node.port for node in self.cluster.nodes])
+        self.addCleanup(haproxy.make_sure_it_ended)
+        return port
+
     def assert_accounted(self, load: Load) -> None:
         wrong = load.account(self.ask)
         self.assertEqual(wrong[:20], [], f"{len(wrong)} in all; {load}")
@@ -225,12 +234,3 @@ class FailOverTests(GaleraCase):
         self.assertEqual(load.failed, {})
         self.assert_accounted(load)
         self.assertIn(1047, self.errors + self.settled + self.refused)
-
-    def balancer(self) -> int:
-        """HAProxy in front of the nodes; gives its port."""
-        folder = Path(tempfile.mkdtemp())
-        self.addCleanup(shutil.rmtree, folder)
-        self.cluster.nodes[0].query(None, "CREATE USER IF NOT EXISTS haproxy@'%'")
-        haproxy, port = start_galera_balancer(folder, [node.port for node in self.cluster.nodes])
-        self.addCleanup(haproxy.make_sure_it_ended)
-        return port

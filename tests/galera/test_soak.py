@@ -1,4 +1,4 @@
-"""Nodes end and hang at random while three stores are busy: ``make soak-galera`` (datastore 8)."""
+"""Nodes end and hang at random while stores, and whole servers, are busy: ``make soak-galera`` (datastore 8)."""
 
 from __future__ import annotations
 
@@ -8,13 +8,17 @@ import signal
 import time
 from unittest import skipUnless
 
+import grpc
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
 from fleetspeak.store.sql import mysql
+from fleetspeak.testing.wireclient import Identity
 from tests.galera.load import Load
 from tests.galera.test_cluster import GaleraCase
+from tests.mariadb import Database
+from tests.sharing import Sharing, message_for, next_messages
 from tests.store.relay import Relay
 
 SECONDS = int(os.environ.get("GALERA_SOAK_SECONDS", "0"))
@@ -61,3 +65,54 @@ class SoakTests(GaleraCase):
 
     async def pause(self, seconds: float) -> None:
         await deferLater(reactor, seconds)  # type: ignore[arg-type]
+
+
+class ClusterDatabase(Database):
+    """An empty database of the cluster, behind a balancer."""
+
+    def __init__(self, name: str, port: int) -> None:
+        self.name = name
+        self._port = port
+
+    @property
+    def dsn(self) -> str:
+        return f"root@tcp(127.0.0.1:{self._port})/{self.name}"
+
+
+@skipUnless(SECONDS, "set GALERA_SOAK_SECONDS")
+class ServersSoakTests(GaleraCase):
+    timeout = SECONDS + 600
+
+    async def test_two_servers_and_a_stream(self) -> None:
+        """Messages are inserted at one server, for a stream at the other, while the node that both use is killed."""
+        sharing = Sharing(ClusterDatabase(self.database, self.balancer()))
+        self.addCleanup(sharing.clean_up)
+        inserter, holder = sharing.servers
+        for server in sharing.servers:
+            server.process.start()
+        seconds = min(SECONDS, 400)  # of the ten minutes that a stream lives
+        identity, accepted, refused, kills = Identity.make(), [], 0, 0
+        end, next_kill = time.monotonic() + seconds, time.monotonic() + 5
+        first = self.cluster.nodes[0]
+        with holder.stream(identity) as stream:
+            stub = inserter.admin()
+            number = 0
+            while time.monotonic() < end:
+                if time.monotonic() > next_kill and self.cluster.is_whole():
+                    first.kill()
+                    first.start()
+                    kills += 1
+                    next_kill = time.monotonic() + 15
+                try:
+                    stub.InsertMessage(message_for(identity, str(number)), timeout=60)
+                except grpc.RpcError:
+                    refused += 1
+                else:
+                    accepted.append(str(number))
+                number += 1
+            await self.until(self.cluster.is_whole)
+            received = next_messages(stream, len(accepted), 100)
+        print(f"{seconds} s: {kills} nodes killed, {len(accepted)} messages accepted, {refused} refused")
+        lost = set(accepted) - set(received)
+        self.assertEqual(lost, set(), f"{len(lost)} are lost")
+        self.assertEqual(len(received), len(set(received)), "none came twice")

@@ -1,3 +1,5 @@
+"""Who has a stream here, and how it is woken (server-core 7, the dispatcher)."""
+
 from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -20,10 +22,11 @@ class DispatcherTests(SynchronousTestCase):
         self.assertTrue(self.dispatcher.dispatch(BOB))
         self.assertEqual(self.woken, ["bob"])
 
-    def test_nobody_there(self) -> None:
+    def test_section_7_an_unknown_client_is_nothing(self) -> None:
         self.assertFalse(self.dispatcher.dispatch(ALICE))
 
-    def test_a_newer_stream_takes_over(self) -> None:
+    def test_section_7_one_registration_for_each_client(self) -> None:
+        """A newer one takes the place of the older one."""
         self.dispatcher.register(ALICE, lambda: self.woken.append("old"))
         self.dispatcher.register(ALICE, lambda: self.woken.append("new"))
         self.dispatcher.dispatch(ALICE)

@@ -50,7 +50,7 @@ class FakeClock:
 
 
 class InTheWayTests(MysqlCase):
-    """Others hold locks, or kill connections."""
+    """Others hold locks, or kill connections (datastore 8: deadlocks are expected, and tried again)."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -361,7 +361,7 @@ class CrashTests(MysqlCase):
 
 
 class ManyStoresTests(TestCase):
-    """Several servers on one database."""
+    """Several servers on one database (datastore 8)."""
 
     async def test_four_at_a_time(self) -> None:
         """They enrol the same clients, take each message once, and never fail for each other."""
