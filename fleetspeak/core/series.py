@@ -18,8 +18,8 @@ OTHER = "other"
 MAX_VALUES = 100
 """Different values of one label."""
 
-MAX_VALUE_LENGTH = 256
-"""Characters; a longer value counts as `OTHER`.  Names are at most half as long, but sets of labels are joined."""
+MAX_VALUE_LENGTH = 200
+"""Characters; a longer value counts as `OTHER`.  Names have at most 128, but sets of labels are joined."""
 
 MAX_CELLS = 500
 """Combinations of label values in one table."""

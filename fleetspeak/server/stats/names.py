@@ -50,6 +50,9 @@ KNOWN_TYPES = (
 STAGES = ("connection", "contact", "client", "signatures", "key", "file")
 """Of `fleetspeak.interfaces.IServerStats.contact_refused`."""
 
+MAX_LINES = 15_000
+"""Of one table on the page: the page is at most some twenty megabytes, whoever makes names up."""
+
 MAX_LABELS = 32
 """Of a client with more of them nothing is counted by its labels: it may have as many as fit into a contact."""
 
@@ -62,7 +65,9 @@ class Tables:
 
     def __init__(self, capped: Mapping[str, LabelValues], max_cells: int) -> None:
         def table(labels: str, *metrics: Metric) -> Table:
-            return Table(labels.split(), *metrics, capped=capped, max_cells=max_cells)
+            lines = sum(len(metric.bounds) + 3 if metric.type == "histogram" else 1 for metric in metrics)
+            cells = min(max_cells, MAX_LINES // lines)
+            return Table(labels.split(), *metrics, capped=capped, max_cells=cells)
 
         processed = "backlogged source_service destination_service message_type client_labels"
         self.ingested = table(

@@ -20,7 +20,7 @@ from fleetspeak.server.cache import ClientCache
 from fleetspeak.server.services.manager import ServiceManager
 from fleetspeak.server.stats.collector import MetricsCollector
 from fleetspeak.server.stats.gauges import watch_server
-from fleetspeak.server.stats.names import MAX_LABELS, STAGES, UPSTREAM_BOUNDS
+from fleetspeak.server.stats.names import MAX_LABELS, MAX_LINES, STAGES, UPSTREAM_BOUNDS
 from fleetspeak.store.memory import MemoryStore
 
 C1 = ClientId(b"\0\0\0\0\0\0\0\1")
@@ -277,6 +277,19 @@ class HostileTests(CollectorCase):
         self.assertLessEqual(len(ingested), MAX_CELLS + 2)
         self.assertEqual(sum(ingested.values()), 3600)
         self.assertEqual(self.rows("fleetspeak_metrics_values_capped_total")["combination",], 3600 - MAX_CELLS)
+
+    def test_a_page_full_of_made_up_names_has_a_bounded_size(self) -> None:
+        for one in range(120):
+            for other in range(120):
+                usage = monitoring.ResourceUsageData(scope=f"{one:0128}", version=f"{other:0128}")
+                self.collector.resource_usage_received(C1, usage, None)
+                made_up = common.Message(message_type=f"{one:0128}")
+                self.collector.message_processed(made_up, f"{other:0128}", 0.1, True, None)
+        lines = sum(
+            len(reading.rows) * sum(len(metric.bounds) + 3 for metric in reading.metrics)
+            for reading in self.collector.read()
+        )
+        self.assertLess(lines, 2 * MAX_LINES)
 
     def test_configured_services_and_types_of_the_system_keep_their_names_whoever_came_first(self) -> None:
         for number in range(2 * MAX_VALUES):

@@ -7,13 +7,14 @@ import time
 import urllib.error
 import urllib.request
 from collections import defaultdict
+from functools import partial
 
 from prometheus_client.parser import text_string_to_metric_families
 
 from fleetspeak.config import owncertificate
 from fleetspeak.pb import common, components
-from fleetspeak.testing.wireclient import Connection, Identity
-from tests.programs import Program
+from fleetspeak.testing.wireclient import Connection, Identity, Stream
+from tests.programs import Program, eventually
 from tests.server.test_assembly import ServerCase, note
 
 
@@ -60,10 +61,7 @@ class RunningTests(ProgramCase):
     def test_a_contact_is_on_the_page(self) -> None:
         program = self.begin()
         program.wait_for_line("Fleetspeak server started.")
-        _, port = self.address(program, "HTTPS frontend")
-        connection = Connection(("localhost", port), self.ca, Identity.make())
-        self.addCleanup(connection.close)
-        connection.poll(common.ContactData(messages=[note("sink", 1)]))
+        self.connect(program).poll(common.ContactData(messages=[note("sink", 1)]))
         status, page = self.fetch(program, "metrics endpoint", "/metrics")
         self.assertEqual(status, 200)
         told = samples(page)
@@ -84,6 +82,52 @@ class RunningTests(ProgramCase):
         self.assertEqual(self.fetch(program, "health check service", "/readyz"), (200, "ready\n"))
         self.assertEqual(self.fetch(program, "health check service", "/anything"), (200, ""))
         self.assertEqual(program.terminate(), 0)
+
+    def connect(self, program: Program) -> Connection:
+        _, port = self.address(program, "HTTPS frontend")
+        connection = Connection(("localhost", port), self.ca, Identity.make())
+        self.addCleanup(connection.close)
+        return connection
+
+    def test_server_core_10_a_server_that_drains_is_alive_but_not_ready(self) -> None:
+        program = self.begin()
+        program.wait_for_line("Fleetspeak server started.")
+        stream = Stream(self.connect(program), common.ContactData())  # which the stop waits for
+        self.assertEqual(self.fetch(program, "health check service", "/readyz"), (200, "ready\n"))
+        program.ask_to_end()
+        self.assertTrue(stream.receive().done_sending)
+        self.assertEqual(self.fetch(program, "health check service", "/readyz"), (503, "the server is stopping\n"))
+        self.assertEqual(self.fetch(program, "health check service", "/"), (200, ""))
+        self.assertEqual(self.fetch(program, "metrics endpoint", "/metrics")[0], 200)
+        stream.close()
+        self.assertEqual(program.wait(), 0)
+
+    def test_a_hostile_client_cannot_make_the_page_grow(self) -> None:
+        program = self.begin()
+        program.wait_for_line("Fleetspeak server started.")
+        connection, sizes = self.connect(program), []
+        for attempt in range(3):
+            for contact in range(4):
+                numbers = range((attempt * 4 + contact) * 100, (attempt * 4 + contact + 1) * 100)
+                made_up = [note(("sink", f"service {n}")[n % 2], n, f"type {n} " + "x" * 100) for n in numbers]
+                for one in made_up:
+                    one.source.service_name = one.source_message_id.decode()
+                connection.poll(common.ContactData(messages=made_up))
+            count = 200 * (attempt + 1)
+            page, ingested = eventually(partial(self.ingested, program, count), "all is counted")
+            sizes.append(len(page))
+        self.assertLess(sizes[2] / sizes[1], 1.05, msg=str(sizes))
+        self.assertLessEqual(len(ingested), 502)
+        self.assertIn("other", {labels["message_type"] for labels, _ in ingested})
+        self.assertEqual({labels["destination_service"] for labels, _ in ingested}, {"sink"})
+        self.assertEqual(program.terminate(), 0)
+
+    def ingested(self, program: Program, count: int) -> tuple[str, list[tuple[dict[str, str], float]]] | None:
+        """The page with what was ingested, once that is so much; a page counts for a second."""
+        status, page = self.fetch(program, "metrics endpoint", "/metrics")
+        self.assertEqual(status, 200)
+        told = samples(page)["fleetspeak_messages_ingested_total"]
+        return (page, told) if sum(value for _, value in told) == count else None
 
     def test_without_an_address_there_is_no_listener_and_nothing_is_counted(self) -> None:
         self.components.stats_config.address = ""
