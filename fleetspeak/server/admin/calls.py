@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf.descriptor import MethodDescriptor
@@ -95,14 +96,13 @@ class Calls:
                 hop = Hop(context, self._reactor)
                 request = self._request(name, requests, context, read, caller)
                 reply: ProtobufMessage
-                if takes_caller:
-                    reply = hop.run(operation, request, caller)
-                elif trail is None:
-                    reply = hop.run(operation, request)
+                work = partial(operation, caller=caller) if takes_caller else operation
+                if trail is None:
+                    reply = hop.run(work, request)
                 elif rpc.together:
-                    reply = hop.run(trail.together, caller, name, operation, request)
+                    reply = hop.run(trail.together, caller, name, work, request)
                 else:
-                    reply = hop.run(trail.follow, caller, name, operation, request)
+                    reply = hop.run(trail.follow, caller, name, work, request)
                 return reply
 
         return call

@@ -16,8 +16,8 @@ class Served:
 
     All operations run in the reactor's thread.  By the kind of the RPC, an operation is
 
-    - unary: a coroutine function of the request, which gives the reply; also of the caller, if it has an argument of
-      that name, as an RPC may that changes nothing;
+    - unary: a coroutine function of the request, which gives the reply; also of the `Caller`, if it has an argument
+      that is called `caller`;
     - with a streamed reply: an asynchronous generator, of the request, of lists of replies;
     - with streamed requests: a coroutine function without arguments, which gives a `Receiver`.
     """

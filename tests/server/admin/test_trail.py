@@ -5,17 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import grpc
+from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.task import Clock
+from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase
 
+from fleetspeak import rpc
 from fleetspeak.core.adminaccess import Role
 from fleetspeak.errors import InvalidRecord, StoreError
 from fleetspeak.pb import admin, broadcasts, common
 from fleetspeak.records import AuditCall, AuditEnd, AuditEntry, AuditFilter
 from fleetspeak.server.admin.access import Caller, Denied
+from fleetspeak.server.admin.served import Served
+from fleetspeak.server.admin.server import AdminServer
 from fleetspeak.server.admin.trail import DENIALS, MAX_WAITING, RETRY, Trail
 from fleetspeak.store.memory import MemoryStore
+from tests.server.admin.case import ADMIN, C1, AdminCase
 
 INSERT = "fleetspeak.server.Admin/InsertMessage"
 ALICE = Caller("alice", "192.0.2.1:5", Role.OPERATOR)
@@ -256,3 +263,26 @@ class DenialTests(TrailCase):
         self.deny(3)
         self.store.broken = False
         self.assertEqual(self.entries(), [])
+
+
+class CallerTests(AdminCase):
+    """An operation that wants to know the caller is followed like any other."""
+
+    async def test_it_is_written_down(self) -> None:
+        seen: list[Caller] = []
+
+        class Blacklisting:
+            async def blacklist_client(self, request: admin.BlacklistClientRequest, caller: Caller) -> Any:
+                seen.append(caller)
+                return common.EmptyMessage()
+
+        server = AdminServer([Served(ADMIN, [Blacklisting()])], "127.0.0.1", 0, reactor, trail=self.trail)
+        server.start()
+        self.addCleanup(server.stop)
+        channel = grpc.insecure_channel(server.address)
+        self.addCleanup(deferToThread, channel.close)
+        stub: Any = rpc.admin.AdminStub(channel)
+        await deferToThread(stub.BlacklistClient, admin.BlacklistClientRequest(client_id=C1), timeout=30)
+        await self.trail.settled()
+        [entry] = await self.store.audit_entries(AuditFilter(), 10)
+        self.assertEqual((entry.call.caller, entry.outcome), (seen[0].name, "OK"))
