@@ -93,6 +93,7 @@ class Guarded:
     def __init__(self, authorizer: IAuthorizer, reactor: Any) -> None:
         self._authorizer = authorizer
         self._due = SparseLog(reactor, LOG_INTERVAL)
+        self._origin = str(origin_of(authorizer))  # now, since that takes a look at all that is installed
 
     def allow_connection(self, address: str) -> bool:
         """As the other one says."""
@@ -136,6 +137,6 @@ class Guarded:
             log.failure(
                 "{stage} of the authorizer {origin} failed, which refuses the client ({more} more since the last line)",
                 stage=stage,
-                origin=str(origin_of(self._authorizer)),
+                origin=self._origin,
                 more=self._due.take_held_back(),
             )

@@ -6,6 +6,7 @@ import os
 import platform
 from typing import Any
 
+from google.protobuf.message import Message
 from google.protobuf.struct_pb2 import Struct
 from google.protobuf.wrappers_pb2 import StringValue
 from twisted.internet.threads import deferToThreadPool
@@ -74,6 +75,6 @@ class FactsFactory:
     help = "Answers questions about its machine: system, load, disk PATH. No config."
     config_type = None
 
-    def make(self, config: None, context: IClientServiceContext) -> Facts:
+    def make(self, config: Message | None, context: IClientServiceContext) -> Facts:
         """Called when the client starts, and again when the service is restarted."""
         return Facts(context)

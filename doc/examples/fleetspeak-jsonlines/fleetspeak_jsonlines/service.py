@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from google.protobuf import json_format, struct_pb2, timestamp_pb2, wrappers_pb2
+from google.protobuf.message import Message
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.failure import Failure
@@ -111,9 +112,9 @@ class JsonLinesFactory:
     help = "Writes each message to the file given as google.protobuf.StringValue, as a line of JSON."
     config_type = wrappers_pb2.StringValue
 
-    def make(self, config: wrappers_pb2.StringValue | None, context: IServerServiceContext) -> JsonLines:
+    def make(self, config: Message | None, context: IServerServiceContext) -> JsonLines:
         """Called before the reactor runs.  A ConfigError is shown to the operator as it stands."""
-        if config is None or not config.value:
+        if not isinstance(config, wrappers_pb2.StringValue) or not config.value:
             raise ConfigError(
                 f'service "{context.service_name}": JsonLines needs the file to write to, as '
                 'config { [type.googleapis.com/google.protobuf.StringValue] { value: "/the/file" } }'

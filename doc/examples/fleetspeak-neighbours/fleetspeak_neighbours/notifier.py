@@ -53,10 +53,11 @@ class Socket(DatagramProtocol):
 
         @return: False: nobody is there.
         """
-        if self.transport is None:  # not started, or stopped
+        transport: Any = self.transport  # Twisted's types know only UDP here
+        if transport is None:  # not started, or stopped
             return True
         try:
-            self.transport.write(datagram, str(self.folder / name))
+            transport.write(datagram, str(self.folder / name))
         except OSError as error:
             log.debug("server {name} cannot be notified: {error}", name=name, error=error)
             return False

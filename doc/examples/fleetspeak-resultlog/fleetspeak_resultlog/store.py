@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from twisted.internet.defer import Deferred, DeferredLock
 from twisted.internet.threads import deferToThreadPool
@@ -48,17 +48,25 @@ class ResultLogStore:
         """Close both, when what was accepted is written."""
         return self._lock.run(self.original.close)
 
-    def exchange(self, exchanges: Sequence[Exchange]) -> Deferred[list[Exchanged | StoreError]]:
+    # Further arguments, of later versions too, are none of this store's business, and passed on.
+
+    def exchange(
+        self, exchanges: Sequence[Exchange], *more: Any, **named: Any
+    ) -> Deferred[list[Exchanged | StoreError]]:
         """One transaction each; the messages have the results that services gave them on arrival."""
-        return Deferred.fromCoroutine(self._exchange(exchanges))
+        return Deferred.fromCoroutine(self._exchange(exchanges, *more, **named))
 
-    def store_messages(self, messages: Sequence[common.Message], contact_id: str = "") -> Deferred[None]:
+    def store_messages(self, messages: Sequence[common.Message], *more: Any, **named: Any) -> Deferred[None]:
         """Messages of services, and results of those that are known."""
-        return Deferred.fromCoroutine(self._store_messages(messages, contact_id))
+        lines = of_messages(messages)
+        return Deferred.fromCoroutine(self._then_append(self.original.store_messages(messages, *more, **named), lines))
 
-    def set_message_results(self, updates: Sequence[ResultUpdate]) -> Deferred[None]:
+    def set_message_results(self, updates: Sequence[ResultUpdate], *more: Any, **named: Any) -> Deferred[None]:
         """Results of what was processed later."""
-        return Deferred.fromCoroutine(self._set_message_results(updates))
+        lines = [line_of(update.message_id, update.result) for update in updates]
+        return Deferred.fromCoroutine(
+            self._then_append(self.original.set_message_results(updates, *more, **named), lines)
+        )
 
     async def _open(self) -> None:
         await self.original.open()
@@ -68,21 +76,15 @@ class ResultLogStore:
             await self.original.close()
             raise ConfigError(str(error)) from error
 
-    async def _exchange(self, exchanges: Sequence[Exchange]) -> list[Exchanged | StoreError]:
+    async def _exchange(self, exchanges: Sequence[Exchange], *more: Any, **named: Any) -> list[Exchanged | StoreError]:
         lines = [of_messages(exchange.messages) for exchange in exchanges]
-        outcomes: list[Exchanged | StoreError] = await self.original.exchange(exchanges)
+        outcomes: list[Exchanged | StoreError] = await self.original.exchange(exchanges, *more, **named)
         done = zip(lines, outcomes, strict=True)
         await self._append([line for of_one, outcome in done if isinstance(outcome, Exchanged) for line in of_one])
         return outcomes
 
-    async def _store_messages(self, messages: Sequence[common.Message], contact_id: str) -> None:
-        lines = of_messages(messages)
-        await self.original.store_messages(messages, contact_id)
-        await self._append(lines)
-
-    async def _set_message_results(self, updates: Sequence[ResultUpdate]) -> None:
-        lines = [line_of(update.message_id, update.result) for update in updates]
-        await self.original.set_message_results(updates)
+    async def _then_append(self, call: Deferred[None], lines: Sequence[str]) -> None:
+        await call
         await self._append(lines)
 
     async def _append(self, lines: Sequence[str]) -> None:
@@ -126,12 +128,11 @@ class ResultLogFactory:
     name = "resultlog"
     help = "Another store that also appends results to a file: resultlog:FILE,NAME:ARGUMENT."
 
-    def make(
-        self, argument: str, reactor: Any, now_ns: Callable[[], int], uniform: Callable[[], float]
-    ) -> ResultLogStore:
+    def make(self, argument: str, reactor: Any, now_ns: Callable[[], int], uniform: Callable[[], float]) -> IStore:
         """The other store is looked for as the server itself does, so it may be anybody's."""
         path, comma, other = argument.partition(",")
         if not path or not comma:
             raise ConfigError("resultlog takes a file and another store, such as resultlog:/r.jsonl,sqlite:/f.sqlite")
         original = made_of("resultlog", IStoreFactory, IStore, other, reactor, now_ns, uniform)
-        return ResultLogStore(original, Path(path).absolute(), reactor)
+        store: Any = ResultLogStore(original, Path(path).absolute(), reactor)
+        return cast(IStore, store)  # which it provides by passing on
