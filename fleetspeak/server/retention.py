@@ -206,11 +206,18 @@ class Retention:
             await self._pruner.pause(rest)
             if not self._pruner.going:
                 return
-            try:
-                rest = await self._turn()
-            except StoreError as error:
-                rest = BACK_OFF
-                log.error("retention has to wait {rest:.0f} s: {error}", rest=rest, error=error)
+            rest = await self._turn_or_wait()
+
+    async def _turn_or_wait(self) -> float:
+        try:
+            return await self._turn()
+        except CancelledError:
+            raise
+        except StoreError as error:
+            log.error("retention has to wait {rest:.0f} s: {error}", rest=BACK_OFF, error=error)
+        except Exception:
+            log.failure("retention has failed in a way nobody thought of")
+        return BACK_OFF
 
     async def _turn(self) -> float:
         """Prune, if it is our turn.  Returns for how many seconds to rest."""

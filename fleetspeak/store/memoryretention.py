@@ -80,7 +80,7 @@ def _old(store: Kept, request: Prune, now_ns: int) -> Iterator[_Old]:
         case _:
             for message_id, stored in list(store.messages.items()):
                 if _is_old(store, stored.message, request, now_ns):
-                    rows = {"messages": 1, "pending_messages": int(stored.pending)}
+                    rows = {"messages": 1, "pending_messages": int(stored.pending or stored.dead)}
                     yield _Old(message_id.hex(), rows, _bound(store.messages.pop, message_id))
 
 

@@ -143,6 +143,17 @@ class PassesTests(RetentionCase):
         self.assertEqual(self.left(range(1, 6)), 0)
         self.assertEqual(self.flushLoggedErrors(), [])
 
+    def test_a_store_that_fails_in_a_way_nobody_thought_of(self) -> None:
+        self.put(range(1, 6))
+        store = SlowStore(self.store)
+        store.error = ZeroDivisionError()  # type: ignore[assignment]
+        self.service(store)
+        self.pass_time(70)
+        store.error = None
+        self.pass_time(60)
+        self.assertEqual(self.left(range(1, 6)), 0)
+        self.assertGreaterEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
     def test_stop_while_it_rests_and_while_it_works(self) -> None:
         service = self.service()
         self.successResultOf(Deferred.fromCoroutine(service.stop()))

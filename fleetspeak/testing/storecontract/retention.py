@@ -8,7 +8,18 @@ from collections.abc import Sequence
 from fleetspeak.errors import AlreadyExists, NotFound
 from fleetspeak.ids import ClientId
 from fleetspeak.pb import common, monitoring
-from fleetspeak.records import UNLIMITED, Ack, AuditCall, AuditFilter, ClientData, Exchange, Label, Prunable, Prune
+from fleetspeak.records import (
+    UNLIMITED,
+    Ack,
+    AuditCall,
+    AuditFilter,
+    ClientData,
+    Exchange,
+    Label,
+    Prunable,
+    Prune,
+    RetryLimits,
+)
 from fleetspeak.store.outcome import only
 from fleetspeak.testing.storecontract.base import (
     C1,
@@ -131,6 +142,21 @@ class RetentionContract(StoreCase):
         self.assertEqual(await self.there(range(1, 5)), [3, 4])
         self.assertEqual(await self.store.pending_message_count([C1]), 1)
         self.assertIsNone(await self.store.next_overdue())
+
+    async def test_dead_letters(self) -> None:
+        """They have a result, and a payload: both go, when the result is old."""
+        await self.add_client()
+        self.days_ago(30)
+        await self.store.store_messages([from_client(1, created=NOW - 30 * DAY)])
+        self.clock.advance(3600)
+        await self.store.overdue_messages(10, limits=RetryLimits(max_attempts=1))
+        self.assertEqual(await self.store.dead_message_counts(), {"TestServiceName": 1})
+        self.days_ago(0)
+        self.assertEqual(await self.prune(Prunable.PENDING_MESSAGES), {})
+        expected = {"messages": 1, "pending_messages": 1}
+        self.assertEqual(await self.counted(Prunable.MESSAGES), expected)
+        self.assertEqual(await self.prune(Prunable.MESSAGES), expected)
+        self.assertEqual(await self.store.dead_message_counts(), {})
 
     async def test_a_creation_time_in_the_future(self) -> None:
         """A client can claim any time: then the result, which is ours, decides."""
