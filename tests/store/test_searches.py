@@ -12,14 +12,14 @@ from twisted.trial.unittest import TestCase
 
 from fleetspeak.errors import TookTooLong
 from fleetspeak.ids import NO_CLIENT
-from fleetspeak.listings import ClientCounts, ClientFilter, MessageFilter
+from fleetspeak.listings import ClientCounts, ClientFilter, MessageFilter, MessageState, Span
 from fleetspeak.records import ClientData, Exchange
 from fleetspeak.store.outcome import only
-from fleetspeak.store.sql import mysql, sqlite
+from fleetspeak.store.sql import messagelists, mysql, sqlite
 from fleetspeak.store.sql.calls import plain
 from fleetspeak.store.sql.mysql import MysqlStore
 from fleetspeak.store.sql.sqlite import SqliteStore
-from fleetspeak.testing.storecontract.base import C1, from_client, poll
+from fleetspeak.testing.storecontract.base import C1, SECOND, from_client, poll, success
 from fleetspeak.wire import dsn
 from tests.mariadb import the_server
 
@@ -101,3 +101,47 @@ class MysqlSearchTests(SqliteSearchTests):
         database = the_server().new_database()
         self.addCleanup(database.drop)
         return MysqlStore(dsn.parse(database.dsn), reactor=reactor)
+
+    async def scanned(self, wanted: MessageFilter) -> set[str]:
+        """The tables of which all rows are looked at."""
+
+        def explain(db: Any) -> set[str]:
+            explaining = Explaining(db)
+            messagelists.page(explaining, wanted, None, 10)
+            messagelists.counts(explaining, wanted)
+            return explaining.scanned
+
+        return set(await plain(self.store._searcher, explain))
+
+    async def test_what_is_looked_for_by_client_or_state_has_its_index(self) -> None:
+        """And what is looked for by time, where somebody made one."""
+        contact_id = await only(self.store.record_contacts([poll()]))
+        for start in range(0, 2000, 500):
+            numbers = range(start, start + 500)
+            processed = [from_client(number, created=number + 1) for number in numbers if number % 100]
+            for message in processed:
+                message.result.CopyFrom(success(1))
+            waiting = [from_client(number, created=number + 1) for number in numbers if not number % 100]
+            await self.store.store_messages([*processed, *waiting], contact_id if start == 0 else "")
+        for state in (MessageState.WAITING, MessageState.SENT, MessageState.DEAD):
+            self.assertNotIn("m", await self.scanned(MessageFilter(state=state)), state)
+        self.assertNotIn("m", await self.scanned(MessageFilter(client_id=C1)))
+        lately = MessageFilter(created=Span(1990 * SECOND, None))
+        self.assertIn("m", await self.scanned(lately))
+        await self.store.create_time_indexes()
+        self.assertNotIn("m", await self.scanned(lately))
+
+
+class Explaining:
+    """A connection that asks the database how it would carry out each look."""
+
+    def __init__(self, db: Any) -> None:
+        self.dialect = db.dialect
+        self.scanned: set[str] = set()
+        self._db = db
+
+    def rows(self, sql: str, parameters: Any = ()) -> list[Any]:
+        for _, _, table, kind, *_ in self._db.rows(f"EXPLAIN {sql}", parameters):
+            if kind == "ALL":
+                self.scanned.add(table)
+        return list(self._db.rows(sql, parameters))
