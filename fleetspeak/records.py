@@ -117,7 +117,8 @@ class RetryLimits:
     max_age_ns: int | None = None
     """Since its creation a message that was tried again at least once is given up after this time; None: never."""
     max_attempts: int | None = None
-    """A message is given up after so many tries, the first one included; None: never."""
+    """A message is given up after so many tries, the first one included; None: never.  With less than 2 a dead letter
+    that is to be retried would die untried."""
 
 
 MIN_RETRY_DELAY_NS = 2 * 60 * 10**9

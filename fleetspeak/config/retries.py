@@ -24,6 +24,6 @@ def retry_limits(max_delay: float, max_age: float | None, max_attempts: int | No
         )
     if max_age is not None and not 0 < max_age <= _MOST:
         raise ConfigError(f"--retry-max-age must be more than 0 seconds, not {max_age:g}; leave it out for no limit")
-    if max_attempts is not None and max_attempts < 1:
-        raise ConfigError(f"--retry-max-attempts must be 1 at least, not {max_attempts}; leave it out for no limit")
+    if max_attempts is not None and max_attempts < 2:
+        raise ConfigError(f"--retry-max-attempts must be 2 at least, not {max_attempts}; leave it out for no limit")
     return RetryLimits(round(max_delay * 1e9), None if max_age is None else math.ceil(max_age * 1e9), max_attempts)

@@ -76,10 +76,10 @@ class OptionsTests(SynchronousTestCase):
         for arguments, limits in (
             ((), RetryLimits(86_400 * 10**9, None, None)),
             (("--retry-max-delay=3600", "--retry_max_age=0.5"), RetryLimits(3600 * 10**9, 5 * 10**8, None)),
-            (("--retry-max-attempts", "1"), RetryLimits(86_400 * 10**9, None, 1)),
+            (("--retry-max-attempts", "2"), RetryLimits(86_400 * 10**9, None, 2)),
         ):
             self.assertEqual(tap.settings_of_retries(self.parse(*arguments)), limits)
-        for wrong in ("delay=119", "delay=nan", "delay=x", "age=0", "age=-1", "age=inf", "attempts=0", "attempts=1.5"):
+        for wrong in ("delay=119", "delay=nan", "delay=x", "age=0", "age=-1", "age=inf", "attempts=1", "attempts=2.5"):
             self.assertRaises(UsageError, self.parse, f"--retry-max-{wrong}")
 
     def test_stores_of_files(self) -> None:
