@@ -26,6 +26,9 @@ LEAST_AGE = 1.0
 
 LOG_INTERVAL = 60.0
 
+MAX_CONNECTIONS = 1000
+"""So many balancers may keep theirs open; one takes a few KiB."""
+
 _NOBODY = ClientId(b"\0" * 8)
 _NO_MESSAGE = MessageId(b"\0" * 32)
 
@@ -102,9 +105,8 @@ class HealthProbe(ProbeRequest):
 
 def health_endpoint(address: tuple[str, int], readiness: Readiness, reactor: Any) -> ProbeEndpoint:
     """The endpoint, to be started."""
-    return ProbeEndpoint(
-        "health check service",
-        address,
-        lambda *arguments, **named: HealthProbe(readiness, *arguments, **named),
-        reactor,
-    )
+
+    def probe(*arguments: Any, **named: Any) -> HealthProbe:
+        return HealthProbe(readiness, *arguments, **named)
+
+    return ProbeEndpoint("health check service", address, probe, MAX_CONNECTIONS, reactor)

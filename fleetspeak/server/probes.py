@@ -19,9 +19,6 @@ from fleetspeak.errors import ConfigError
 IDLE_LIMIT = 60
 """Seconds until a silent connection is closed, also one whose peer does not read."""
 
-MAX_CONNECTIONS = 32
-"""More are closed at once."""
-
 log = Logger()
 
 
@@ -52,13 +49,14 @@ class ProbeSite(Site):
 
     noisy = False
 
-    def __init__(self, request_class: Any, reactor: Any) -> None:
+    def __init__(self, request_class: Any, max_connections: int, reactor: Any) -> None:
         super().__init__(Resource(), requestFactory=request_class, timeout=IDLE_LIMIT, reactor=reactor)  # type: ignore[no-untyped-call]
+        self._max_connections = max_connections
         self._open = 0
 
     def buildProtocol(self, addr: IAddress | None) -> Any:  # noqa: N802
         """None if there are too many already."""
-        if self._open >= MAX_CONNECTIONS:
+        if self._open >= self._max_connections:
             return None
         channel: Any = super().buildProtocol(addr)  # type: ignore[no-untyped-call]
         self._open += 1
@@ -78,15 +76,19 @@ class ProbeSite(Site):
 class ProbeEndpoint:
     """Listens for probes."""
 
-    def __init__(self, what: str, address: tuple[str, int], request_class: Any, reactor: Any) -> None:
+    def __init__(
+        self, what: str, address: tuple[str, int], request_class: Any, max_connections: int, reactor: Any
+    ) -> None:
         """
         @param what: its name for people, such as ``health check service``.
         @param address: host and port.  An empty host means all addresses; port 0 lets the kernel pick one.
         @param request_class: makes a `ProbeRequest` for each request.
+        @param max_connections: more are closed at once.
         """
         self._what = what
         self._address = address
         self._request_class = request_class
+        self._max_connections = max_connections
         self._reactor = reactor
         self._listening: Any = None
 
@@ -110,7 +112,7 @@ class ProbeEndpoint:
     def _listen(self) -> Any:
         failed: CannotListenError | None = None
         host, port = self._address
-        site = ProbeSite(self._request_class, self._reactor)
+        site = ProbeSite(self._request_class, self._max_connections, self._reactor)
         for interface in [host] if host else ["::", ""]:  # the first takes IPv4 as well, where there is IPv6
             try:
                 return self._reactor.listenTCP(port, site, interface=interface)

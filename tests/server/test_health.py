@@ -15,8 +15,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from fleetspeak.errors import ConfigError, StoreError
-from fleetspeak.server.health import LEAST_AGE, STORE_LIMIT, Readiness, health_endpoint
-from fleetspeak.server.probes import MAX_CONNECTIONS
+from fleetspeak.server.health import LEAST_AGE, MAX_CONNECTIONS, STORE_LIMIT, Readiness, health_endpoint
 from fleetspeak.store.memory import MemoryStore
 
 

@@ -13,6 +13,9 @@ from fleetspeak.server.stats.exposition import CONTENT_TYPE, Exposition
 
 PATH = b"/metrics"
 
+MAX_CONNECTIONS = 16
+"""Each may hold a page, until it is cut off because its peer does not read."""
+
 
 class Scrape(ProbeRequest):
     """``GET /metrics``; everything else is not found."""
@@ -41,6 +44,8 @@ def make_endpoint(collector: MetricsCollector, address: tuple[str, int], reactor
         return deferToThreadPool(reactor, reactor.getThreadPool(), write)
 
     exposition = Exposition(collector.read, in_thread, reactor.seconds)
-    return ProbeEndpoint(
-        "metrics endpoint", address, lambda *arguments, **named: Scrape(exposition, *arguments, **named), reactor
-    )
+
+    def scrape(*arguments: Any, **named: Any) -> Scrape:
+        return Scrape(exposition, *arguments, **named)
+
+    return ProbeEndpoint("metrics endpoint", address, scrape, MAX_CONNECTIONS, reactor)

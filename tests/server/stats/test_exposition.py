@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from urllib.request import urlopen
 
 from prometheus_client.parser import text_string_to_metric_families
 from twisted.internet import reactor
@@ -12,9 +13,9 @@ from twisted.internet.error import ConnectionDone
 from twisted.internet.protocol import Factory
 from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock, StringTransport
+from twisted.internet.threads import deferToThread
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
-from twisted.web.client import Agent, readBody
 
 from fleetspeak.core.series import Distribution, Metric, Reading
 from fleetspeak.errors import ConfigError
@@ -143,7 +144,7 @@ class ScrapeTests(SynchronousTestCase):
         collector = MetricsCollector()
         exposition = Exposition(collector.read, self.threads, self.memory.seconds)
         endpoint = ProbeEndpoint(
-            "metrics endpoint", ("127.0.0.1", 2112), lambda *a, **k: Scrape(exposition, *a, **k), self.memory
+            "metrics endpoint", ("127.0.0.1", 2112), lambda *a, **k: Scrape(exposition, *a, **k), 5, self.memory
         )
         endpoint.start()
         self.factory = self.memory.tcpServers[0][1]
@@ -187,6 +188,8 @@ class ScrapeTests(SynchronousTestCase):
         transport = self.send(b"GET /metrics")
         self.threads.run()
         self.assertFalse(transport.disconnecting)
+        others = [self.factory.buildProtocol(None) for _ in range(5)]
+        self.assertEqual(others.index(None), 4, "there are only so many such")
         self.memory.advance(61)
         self.assertTrue(transport.disconnecting)
         self.memory.advance(16)  # it still has not read what was written
@@ -200,10 +203,9 @@ class RealTests(TestCase):
         endpoint.start()
         self.addCleanup(endpoint.stop)
         collector.rows_pruned("messages", 3)
-        url = f"http://127.0.0.1:{endpoint.port}/metrics".encode()
-        response = await Agent(reactor).request(b"GET", url)
-        body = await readBody(response)
-        self.assertEqual(response.code, 200)
+        url = f"http://127.0.0.1:{endpoint.port}/metrics"
+        with await deferToThread(urlopen, url) as response:
+            body = await deferToThread(response.read)
         self.assertIn(b'fleetspeak_rows_pruned_total{table="messages"} 3.0\n', body)
 
     async def test_a_bind_failure_stops_the_start_with_one_clear_error(self) -> None:
