@@ -85,7 +85,7 @@ def read_access(path: Path) -> AdminAccess:
         text = path.read_text("utf-8", "replace")
     except OSError:
         text = ""
-    return _Checker(path, text).checked(parsed)
+    return _Checker(path, text, trust).checked(parsed)
 
 
 def with_access(settings: ServerSettings, path: str | None, plaintext_anywhere: bool) -> ServerSettings:
@@ -138,8 +138,9 @@ def is_loopback(host: str) -> bool:
 class _Checker:
     """Checks one access file; errors name it, and the line where possible."""
 
-    def __init__(self, path: Path, text: str) -> None:
+    def __init__(self, path: Path, text: str, trust: Trust) -> None:
         self._path = path
+        self._trust = trust
         self._lines = text.splitlines()
 
     def checked(self, parsed: access.AdminAccess) -> AdminAccess:
@@ -256,7 +257,14 @@ class _Checker:
         return UnixSocket(path, Role(socket.role), socket.group)
 
     def _beside(self, name: str) -> Path:
-        return self._path.parent / name
+        """The path of a file that is named in this one, which nobody else can have written either."""
+        path = self._path.parent / name
+        try:
+            self._trust.check_way_to(path)
+            self._trust.open(path).close()
+        except OSError as error:
+            raise ConfigError(f"unable to read {path}: {error.strerror}") from None
+        return path
 
     def _error(self, text: str, problem: str) -> ConfigError:
         """An error at the first line that has `text` in it."""

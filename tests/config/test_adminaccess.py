@@ -164,6 +164,16 @@ class RefusedTests(AccessCase):
             f"{key} is a key that everybody may read; mend it with: chmod o-rw {key}",
         )
 
+    def test_an_authority_that_others_may_write(self) -> None:
+        """Else they could issue themselves any certificate."""
+        authority = Authority(self.folder)
+        authority.write_server()
+        files = 'certificate_file: "server.pem" key_file: "server-key.pem" client_ca_file: "operators-ca.pem"'
+        text = f"tls {{ {files} }}\n{CALLER}"
+        self.read(text)
+        authority.path.chmod(0o666)
+        self.assertIn(f"{authority.path} is not safe to use: everybody may write to it", self.refused(text))
+
     def test_local(self) -> None:
         self.assert_refused("local_plaintext {}", 1, "role is missing; expected VIEWER, OPERATOR or ADMIN")
         self.assert_refused(
