@@ -40,7 +40,7 @@ class TlsTests(SynchronousTestCase):
         self.addCleanup(self.server.stop)
 
     def run_tool(self, *words: str) -> Outcome:
-        return run_tool(f"-admin_addr=localhost:{self.server.port}", "--timeout=5", *words)
+        return run_tool(f"-admin_addr=localhost:{self.server.port}", "--timeout=30", *words)
 
     def succeed(self, *words: str) -> None:
         outcome = self.run_tool(*words, "listclients")
