@@ -67,6 +67,7 @@ WITHOUT_INDEX = {
     "PIP_NO_INDEX": "1",
     "PIP_NO_DEPS": "1",
     "PIP_NO_BUILD_ISOLATION": "0",  # pip's way of saying that there is no isolation
+    "PIP_NO_COMPILE": "1",
     "PIP_DISABLE_PIP_VERSION_CHECK": "1",
     "PIP_ROOT_USER_ACTION": "ignore",
 }
