@@ -62,6 +62,13 @@ class LimitsCase(AdminCase):
         self.other_stub: Any = rpc.admin.AdminStub(self.other_channel)
         self.other_operator: Any = rpc.operator.OperatorStub(self.other_channel)
 
+    def be_impatient(self, limit: float = 0.2) -> None:
+        """From now on callers have so many seconds."""
+        patience = self.other._patience
+        patience._limit = limit
+        patience.stop()
+        patience.start()
+
     @property
     def free_streams(self) -> int:
         return self.other._calls._streams._value  # type: ignore[attr-defined, no-any-return]
@@ -86,12 +93,10 @@ class SlowReaderTests(LimitsCase):
         await self.when(lambda: self.free_streams == MAX_STREAMS)
 
     async def test_one_that_takes_nothing_is_sent_away(self) -> None:
-        self.patch(self.other._patience, "_limit", 0.2)
-        self.other._patience.stop()
-        self.other._patience.start()
         streams = [self.export() for _ in range(MAX_STREAMS)]
         for stream in streams:
             await deferToThread(next, stream)
+        self.be_impatient()
         await self.when(lambda: self.free_streams == MAX_STREAMS)
         with self.assertRaises(grpc.RpcError) as caught:
             await deferToThread(lambda: Counter(type(entry) for entry in streams[0]))
@@ -106,15 +111,14 @@ class RequestTests(LimitsCase):
         yield from ()
 
     async def test_a_caller_without_a_request_is_sent_away(self) -> None:
-        self.patch(self.other._patience, "_limit", 0.2)
-        self.other._patience.stop()
-        self.other._patience.start()
         calls = [
             self.other_channel.stream_unary("/fleetspeak.server.Admin/ListClients").future(self.never())
             for _ in range(THREADS)
         ]
+        self.be_impatient()
         codes = await deferToThread(lambda: Counter(call.code().name for call in calls))
         self.assertEqual(codes, {"CANCELLED": THREADS})
+        self.be_impatient(60)
         await deferToThread(self.other_stub.ListClients, admin.ListClientsRequest(), timeout=30)
 
     async def test_a_call_that_ends_without_a_request(self) -> None:
