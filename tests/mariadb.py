@@ -60,7 +60,15 @@ class MariaDB:
         self._options = options
         self.socket = self._folder / "socket"
         self.port = _free_port()
-        self._common = ["--no-defaults", f"--datadir={self._folder / 'data'}", f"--user={getpass.getuser()}"]
+        # A folder for temporary tables of its own: a server that starts removes those of all others that it finds.
+        temporary = self._folder / "temporary"
+        temporary.mkdir()
+        self._common = [
+            "--no-defaults",
+            f"--datadir={self._folder / 'data'}",
+            f"--tmpdir={temporary}",
+            f"--user={getpass.getuser()}",
+        ]
         subprocess.run(
             [install, *self._common, "--auth-root-authentication-method=normal", "--skip-test-db"],
             check=True,

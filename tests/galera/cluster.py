@@ -37,11 +37,14 @@ class Node:
         self.increments_port = free_port()
         self._cluster = cluster
         self._folder = cluster.folder / f"node{number}"
+        self._temporary = cluster.folder / f"temporary{number}"
+        """Of its own: a server that starts removes the temporary tables of all others in the folder."""
         self._program: Program | None = None
 
     def prepare(self, template: Path) -> None:
         """Give it a copy of the system's tables."""
         subprocess.run(["cp", "-a", template, self._folder], check=True)
+        self._cluster.make_folder(self._temporary)
 
     def start(self, *, new_cluster: bool = False) -> None:
         """Start it, and let it join; `until_synced` waits for that."""
@@ -62,6 +65,7 @@ class Node:
             "--no-defaults",
             "--user=mysql",
             f"--datadir={self._folder}",
+            f"--tmpdir={self._temporary}",
             f"--socket={self._folder}.sock",
             f"--port={self.port}",
             "--bind-address=127.0.0.1",
@@ -180,14 +184,21 @@ class Cluster:
             node.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _install(self, template: Path) -> None:
+    def make_folder(self, path: Path) -> Path:
+        """One that the nodes may use."""
         user = pwd.getpwnam("mysql")
-        os.chown(self.folder, user.pw_uid, user.pw_gid)
+        path.mkdir(exist_ok=True)
+        os.chown(path, user.pw_uid, user.pw_gid)
+        return path
+
+    def _install(self, template: Path) -> None:
+        self.make_folder(self.folder)
         done = subprocess.run(
             [
                 require_on_path("mariadb-install-db", REMEDY),
                 "--no-defaults",
                 f"--datadir={template}",
+                f"--tmpdir={self.make_folder(self.folder / 'temporary')}",
                 "--user=mysql",
                 "--auth-root-authentication-method=normal",
                 "--skip-test-db",
