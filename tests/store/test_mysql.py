@@ -9,7 +9,7 @@ import pymysql
 from twisted.trial.unittest import SynchronousTestCase
 
 from fleetspeak.errors import ConfigError, InvalidRecord
-from fleetspeak.records import Claim, ClientData, Contact, Exchange, Exchanged
+from fleetspeak.records import Claim, ClientData, Contact, Exchange, Exchanged, Prunable, Prune, Pruned
 from fleetspeak.store.sql import mysqlschema, mysqlsetup
 from fleetspeak.store.sql.mysql import MysqlDatabase, MysqlStore
 from fleetspeak.store.sql.workers import MemoryWorker
@@ -232,6 +232,24 @@ class SchemaTests(MysqlCase):
             self.database.query(statement.removesuffix(";"))
         store = self.open(source)
         self.done(store, store.store_messages([to_client(1)]))
+
+    def test_without_the_right_to_make_indexes(self) -> None:
+        """It says what to run."""
+        self.successResultOf(self.open().close())
+        store = self.open(self.user("SELECT, INSERT, UPDATE, DELETE"))
+        call = store.create_time_indexes()
+        store.perform()
+        text = str(self.failureResultOf(call, InvalidRecord).value)
+        self.assertIn("let somebody who may run: CREATE INDEX fleetspeak_messages_by_time ON messages", text)
+        self.assertNotIn("SECRET", text)
+
+    def test_tables_from_before_there_was_retention(self) -> None:
+        self.make(("broadcasts", r"\n\s*ended_time .*", ""))
+        store = self.open()
+        call = store.prune(Prune(Prunable.BROADCASTS, 1))
+        for _ in range(3):
+            store.perform()
+        self.assertEqual(self.successResultOf(call), Pruned({}, None))
 
     def test_a_wrong_password(self) -> None:
         source = self.user("SELECT").replace("SECRET", "GUESS")
