@@ -1,23 +1,31 @@
 """What polls cost while old rows are deleted from the same MariaDB, and while not.
 
     .venv/bin/python bench/retention.py [--rows 500000] [--contacts 32] [--seconds 6] [--rounds 5] [--rate 50]
-        [--kind messages] [--indexes]
+        [--kind messages] [--indexes] [--https]
 
 A private MariaDB with default durability holds so many old messages, contacts and links. In one process, as in a
 server, `--contacts` callers each make one exchange after the other (a contact, a message of 1 KiB that is done, a
 claim); in turns for `--seconds` without pruning and with it. Then the same with `--rate` exchanges a second, for their
 latency. Reported: exchanges per second and latency of each kind of turn as medians over the rounds, with the least and
 the most, the ratio of the medians, and how many rows were deleted per second.
+
+With `--https` polls go to a whole server, in a process of its own like those who poll, while `fleetspeak retention`
+deletes beside it.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import json
 import os
 import random
 import statistics
+import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +33,8 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater, react
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
+
+import figures
 
 from fleetspeak.ids import ClientId
 from fleetspeak.pb import common
@@ -155,6 +165,71 @@ def _spread(values: list[float]) -> str:
     return f"{statistics.median(values):.1f} ({min(values):.1f}..{max(values):.1f})"
 
 
+def polls(options: argparse.Namespace) -> None:
+    """Polls over HTTPS to a server, with and without the command beside it."""
+    database_server = MariaDB(["--innodb-buffer-pool-size=256M"])
+    try:
+        database = database_server.new_database()
+        with tempfile.TemporaryDirectory() as name:
+            folder, port = Path(name), figures.free_port()
+            (folder / "dsn").write_text(database.dsn)
+            (folder / "dsn").chmod(0o600)
+            (folder / "services.textproto").write_text(figures.SERVICES)
+            arguments = [f"--https-addr=127.0.0.1:{port}", "--admin-addr=", "--store=mysql:dsn"]
+            arguments.append("--services-config=services.textproto")
+            with figures.running_program(folder, "Fleetspeak server started", "fleetspeak-server", *arguments):
+                fill(database, options.rows)
+                argv = ["load.py", "poll", "localhost", port, folder / "fleetspeak-ca.pem", options.contacts, 1, 1024]
+                compare_polls(options, database, [*map(str, argv), str(options.seconds)], folder)
+    finally:
+        database_server.stop()
+
+
+def compare_polls(options: argparse.Namespace, database: Database, load: list[str], folder: Path) -> None:
+    """Turns, and what came of them."""
+    found: dict[str, dict[str, list[float]]] = {}
+    deleted = 0
+    for _ in range(options.rounds):
+        for kind in ("without", "with"):
+            before = _old_rows(database)
+            with contextlib.ExitStack() as stack:
+                if kind == "with":
+                    stack.enter_context(_pruning(options, folder))
+                done = subprocess.run([sys.executable, *load], cwd=figures.HERE, stdout=subprocess.PIPE, check=True)
+            deleted += before - _old_rows(database)
+            result = json.loads(done.stdout.splitlines()[-1])
+            for name, value in (
+                ("polls/s", result["contacts"] / result["seconds"]),
+                *((f"latency {quantile} ms", result[quantile]) for quantile in ("p50", "p99")),
+            ):
+                found.setdefault(name, {}).setdefault(kind, []).append(value)
+    print(f"polls over HTTPS, {options.contacts} clients, {options.rounds} rounds")
+    for name, values in found.items():
+        ratio = statistics.median(values["with"]) / statistics.median(values["without"])
+        print(f"  {name:<16}", *(f"{kind} {_spread(values[kind])}  " for kind in values), f"ratio {ratio:.2f}")
+    print(f"  deleted {options.kind}: {deleted}")
+
+
+def _old_rows(database: Database) -> int:
+    [(count,)] = database.query("SELECT COUNT(*) FROM messages WHERE message_type = 'Bench'")
+    assert isinstance(count, int)
+    return count
+
+
+@contextlib.contextmanager
+def _pruning(options: argparse.Namespace, folder: Path) -> Iterator[None]:
+    program = Path(sys.executable).parent / "fleetspeak"
+    argv = [program, "retention", "--store=mysql:dsn", f"--{options.kind}=7d"]
+    process = subprocess.Popen(argv, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        yield
+        if process.poll() is not None:
+            raise SystemExit("there were too few rows: raise --rows")
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
 async def run(options: argparse.Namespace, reactor: Any) -> None:
     """All of it."""
     server = MariaDB(["--innodb-buffer-pool-size=256M"])
@@ -188,7 +263,11 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=50.0, help="exchanges a second of the paced part")
     parser.add_argument("--kind", default="messages", choices=["messages", "contacts"], help="what is deleted")
     parser.add_argument("--indexes", action="store_true", help="with the indexes by time")
+    parser.add_argument("--https", action="store_true", help="polls of a whole server")
     options = parser.parse_args()
+    if options.https:
+        polls(options)
+        return
     sys.setswitchinterval(SWITCH_INTERVAL)
     react(lambda reactor: Deferred.fromCoroutine(run(options, reactor)))
 
