@@ -17,12 +17,18 @@ from zope.interface.verify import verifyClass, verifyObject
 import fleetspeak.plugins
 from fleetspeak.interfaces import (
     IAuthorizer,
+    IAuthorizerFactory,
     IClientServiceFactory,
     ICommunicatorFactory,
+    IDialer,
+    IFactory,
+    IFileStoreFactory,
     IListener,
     INotifier,
+    INotifierFactory,
     IServerServiceFactory,
     IStore,
+    IStoreFactory,
 )
 from fleetspeak.server.authorizers import AllowAll, RequiredLabel
 from fleetspeak.server.dispatch import Dispatcher
@@ -34,6 +40,11 @@ FACTORIES = {
     IServerServiceFactory: {"GRPC", "GRPC_TLS", "NOOP", "MessageSaver", "CPS"},
     IClientServiceFactory: {"Daemon", "Stdin", "NOOP", "Socket"},
     ICommunicatorFactory: {"polling", "streaming"},
+    IDialer: {"proxy", "direct"},
+    IAuthorizerFactory: {"all", "label"},
+    IStoreFactory: {"sqlite", "mysql"},
+    INotifierFactory: {"redis"},
+    IFileStoreFactory: {"directory"},
 }
 
 FOREIGN = """
@@ -65,7 +76,9 @@ class BuiltInTests(SynchronousTestCase):
             for factory in found(interface):
                 verifyObject(interface, factory)
                 self.assertRegex(factory.help, r"\A[^\n]+\Z", factory.name)
-                self.assertTrue(factory.config_type is None or issubclass(factory.config_type, Message), factory.name)
+                if interface.isOrExtends(IFactory):
+                    config_type = factory.config_type
+                    self.assertTrue(config_type is None or issubclass(config_type, Message), factory.name)
 
     def test_twistd_finds_both_programs(self) -> None:
         makers = {maker.tapname: maker for maker in getPlugins(IServiceMaker)}
