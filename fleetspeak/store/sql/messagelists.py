@@ -34,21 +34,27 @@ MAX_COUNTS = 10_000
 _KEY = "m.creation_time_seconds DESC, m.creation_time_nanos DESC, m.message_id DESC"
 _KEPT = "p.message_id, p.retry_count, p.scheduled_time, LENGTH(p.data_value)"
 
-_BY_TIME = "messages AS m LEFT JOIN pending_messages AS p ON p.message_id = m.message_id"
+_MESSAGES = "messages AS m"
+_PAYLOADS = " LEFT JOIN pending_messages AS p ON p.message_id = m.message_id"
 _BY_PENDING = "pending_messages AS p {in_order} messages AS m ON m.message_id = p.message_id"
 _BY_CONTACT = (
     "(SELECT DISTINCT l.message_id FROM client_contacts AS c {in_order} client_contact_messages AS l"
     " ON l.client_contact_id = c.client_contact_id WHERE c.client_id = ?) AS sent {in_order} messages AS m"
-    " ON m.message_id = sent.message_id LEFT JOIN pending_messages AS p ON p.message_id = m.message_id"
+    " ON m.message_id = sent.message_id"
 )
+_READ = f"SELECT {SELECTED}, {_KEPT} FROM {_MESSAGES}{_PAYLOADS} WHERE m.message_id IN ({{keys}})"
 
 # What distinguishes the states, in the order in which they are told apart.
+# Most messages are processed: only of the others the rows of `pending_messages` are looked at.
 _STATE = (
-    f"CASE WHEN m.processed_time_seconds IS NULL AND COALESCE(p.retry_count, 0) = 0 THEN {MessageState.WAITING.value}"
-    f" WHEN m.processed_time_seconds IS NULL THEN {MessageState.SENT.value}"
-    f" WHEN COALESCE(m.failed, 0) = 0 THEN {MessageState.PROCESSED.value}"
-    f" WHEN p.message_id IS NULL THEN {MessageState.FAILED.value} ELSE {MessageState.DEAD.value} END"
+    f"CASE WHEN m.processed_time_seconds IS NOT NULL AND COALESCE(m.failed, 0) = 0 THEN {MessageState.PROCESSED.value}"
+    f" WHEN m.processed_time_seconds IS NOT NULL THEN CASE WHEN EXISTS (SELECT 1 FROM pending_messages AS k"
+    f" WHERE k.message_id = m.message_id) THEN {MessageState.DEAD.value} ELSE {MessageState.FAILED.value} END"
+    " WHEN EXISTS (SELECT 1 FROM pending_messages AS k WHERE k.message_id = m.message_id AND k.retry_count > 0)"
+    f" THEN {MessageState.SENT.value} ELSE {MessageState.WAITING.value} END"
 )
+_WITH_PAYLOADS = (*PENDING, MessageState.FAILED, MessageState.DEAD)
+"""States that cannot be told without `pending_messages`."""
 _IN_STATE: dict[MessageState, str] = {
     MessageState.WAITING: "m.processed_time_seconds IS NULL AND COALESCE(p.retry_count, 0) = 0",
     MessageState.SENT: "m.processed_time_seconds IS NULL AND p.retry_count > 0",
@@ -60,23 +66,38 @@ _IN_STATE: dict[MessageState, str] = {
 
 def page(db: Connection, wanted: MessageFilter, before: MessageKey | None, limit: int) -> list[ListedMessage]:
     """Messages that fit, by descending key, below `before`."""
-    found: dict[MessageKey, ListedMessage] = {}
-    for source, first, conditions in _ways(db, wanted):
+    found: list[ListedMessage] = []
+    while True:
+        missing = limit - len(found)
+        keys = _page_of_keys(db, wanted, before, missing)
+        rows = {row[0]: row for row in rows_in(db, _READ, (), [key.message_id for key in keys])}
+        found += [_listed(rows[key.message_id]) for key in keys if key.message_id in rows]
+        if len(keys) < missing or len(found) == limit:
+            return found
+        before = keys[-1]  # some are gone since their keys were found, which is not the end
+
+
+def _page_of_keys(db: Connection, wanted: MessageFilter, before: MessageKey | None, limit: int) -> list[MessageKey]:
+    """Their keys: what is looked at to find them is narrow."""
+    found: set[MessageKey] = set()
+    for source, first, conditions in _ways(db, wanted, joined=wanted.state in _WITH_PAYLOADS):
         if before is not None:
             conditions.append(("m.creation_time_seconds <= ?", before[:1]))
             conditions.append(("(m.creation_time_seconds, m.creation_time_nanos, m.message_id) < (?, ?, ?)", before))
         text, parameters = where(conditions)
-        sql = f"SELECT {SELECTED}, {_KEPT} FROM {source}{text} ORDER BY {_KEY} LIMIT ?"
-        rows = db.rows(sql, [*first, *parameters, limit])
-        found.update((one.key, one) for one in map(_listed, rows))
-    return [found[key] for key in sorted(found, reverse=True)[:limit]]
+        sql = (
+            f"SELECT m.creation_time_seconds, m.creation_time_nanos, m.message_id FROM {source}{text}"
+            f" ORDER BY {_KEY} LIMIT ?"
+        )
+        found.update(MessageKey(*row) for row in db.rows(sql, [*first, *parameters, limit]))
+    return sorted(found, reverse=True)[:limit]
 
 
 def counts(db: Connection, wanted: MessageFilter) -> list[MessageCount]:
     """How many messages fit, by service, type and state.  Raises InvalidRecord if they are of too many kinds."""
     service, kind = db.dialect.exact("m.destination_service_name"), db.dialect.exact("COALESCE(m.message_type, '')")
     total: dict[tuple[Any, ...], tuple[int, int]] = {}
-    for source, first, conditions in _ways(db, wanted):
+    for source, first, conditions in _ways(db, wanted, joined=wanted.state in _WITH_PAYLOADS):
         text, parameters = where(conditions)
         rows = db.rows(
             f"SELECT {service} AS service, m.destination_client_id IS NOT NULL AS to_client, {kind} AS kind,"
@@ -95,21 +116,25 @@ def counts(db: Connection, wanted: MessageFilter) -> list[MessageCount]:
     ]
 
 
-def _ways(db: Connection, wanted: MessageFilter) -> Iterator[tuple[str, list[Any], Conditions]]:
-    """From where, with which parameters, and under which conditions all that fits is found, and nothing twice."""
+def _ways(db: Connection, wanted: MessageFilter, *, joined: bool) -> Iterator[tuple[str, list[Any], Conditions]]:
+    """From where, with which parameters, and under which conditions all that fits is found, and nothing twice.
+
+    @param joined: with ``pending_messages AS p``.
+    """
     common = list(_conditions(db, wanted))
     client_id, in_order = wanted.client_id, db.dialect.in_order
+    payloads = _PAYLOADS if joined else ""
     if client_id:
-        yield _BY_TIME, [], [("m.destination_client_id = ?", (client_id,)), *common]
+        yield _MESSAGES + payloads, [], [("m.destination_client_id = ?", (client_id,)), *common]
         sent: Conditions = [
             ("m.source_client_id = ?", (client_id,)),
             ("(m.destination_client_id IS NULL OR m.destination_client_id <> ?)", (client_id,)),
         ]
-        yield _BY_CONTACT.format(in_order=in_order), [client_id], [*sent, *common]
+        yield _BY_CONTACT.format(in_order=in_order) + payloads, [client_id], [*sent, *common]
     elif wanted.state in (*PENDING, MessageState.DEAD):
         yield _BY_PENDING.format(in_order=in_order), [], common
     else:
-        yield _BY_TIME, [], common
+        yield _MESSAGES + payloads, [], common
 
 
 def _conditions(db: Connection, wanted: MessageFilter) -> Iterator[tuple[str, tuple[Any, ...]]]:

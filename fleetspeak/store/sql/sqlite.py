@@ -31,8 +31,9 @@ APPLICATION_ID = 0x464C5350
 BUSY_TIMEOUT = 10.0
 """Seconds to wait for another process that writes to the same database."""
 
-INSTRUCTIONS = 10_000
-"""Of SQLite's virtual machine, between two looks at the clock: some ten thousandths of a second."""
+INSTRUCTIONS = 1_000_000
+"""Of SQLite's virtual machine, between two looks at the clock, for each of which the interpreter is needed: some
+hundredths of a second."""
 
 FILE_MODE = 0o600
 
