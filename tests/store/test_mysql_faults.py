@@ -401,6 +401,14 @@ class ManyStoresTests(TestCase):
                 await store.close()
 
     async def test_overdue_messages_go_to_one_of_them(self) -> None:
+        await self.take_overdue({})
+
+    async def test_so_they_do_beside_a_service_without_room(self) -> None:
+        """The look locks nothing then; what another server has taken since is left out."""
+        await self.take_overdue({"full": 0})
+
+    async def take_overdue(self, room: dict[str, int]) -> None:
+        """Three servers at once, until they find nothing."""
         database = the_server().new_database()
         self.addCleanup(database.drop)
         now = 10**18
@@ -408,10 +416,14 @@ class ManyStoresTests(TestCase):
         try:
             await gatherResults([store.open() for store in stores])
             await stores[0].store_messages([from_client(n) for n in range(200)])
+            for_full = from_client(1000)
+            for_full.destination.service_name = "full"
+            if room:
+                await stores[0].store_messages([for_full])
             now += 600 * 10**9
             taken: list[int] = []
             while batch := [
-                n for some in await gatherResults([s.overdue_messages(20) for s in stores]) for n in numbers(some)
+                n for some in await gatherResults([s.overdue_messages(20, room) for s in stores]) for n in numbers(some)
             ]:
                 taken += batch
             self.assertEqual(sorted(taken), list(range(200)))

@@ -68,6 +68,9 @@ from fleetspeak.store.sql.workers import Observer, Worker
 from fleetspeak.store.timing import Timing
 from fleetspeak.store.usage import check_usage
 
+LOOKS_AROUND = 5
+"""Most looks of which other servers take everything that was found, before there is said to be nothing."""
+
 
 @implementer(IStore)
 class SqlStore(SqlOperatorStore):
@@ -257,8 +260,12 @@ class SqlStore(SqlOperatorStore):
         self, look: Callable[..., object], claim: Callable[..., list[common.Message]]
     ) -> list[common.Message]:
         """Look beside the writer, since what services without room have may be much; and claim only what was found."""
-        found = await _plain(self._lister, look)
-        return await _plain(self._writer, partial(claim, among=found)) if found else []
+        for _ in range(LOOKS_AROUND):
+            found = await _plain(self._lister, look)
+            taken: list[common.Message] = await _plain(self._writer, partial(claim, among=found)) if found else []
+            if taken or not found:
+                return taken
+        return []
 
     def next_overdue(self) -> Deferred[int | None]:
         """See `IStore`."""
