@@ -125,6 +125,11 @@ class Node:
         assert self._program is not None
         os.kill(self._program.pid, number)
 
+    def begin_to_kill(self) -> None:
+        """The same as `kill`, without waiting for it."""
+        if self._program is not None and self._program.running:
+            self.signal(signal.SIGKILL)
+
     def kill(self) -> None:
         """End it at once."""
         if self._program is not None:
@@ -180,6 +185,8 @@ class Cluster:
 
     def clean_up(self) -> None:
         """End all, and remove everything."""
+        for node in self.nodes:  # at once, so that none has anything to say about the others
+            node.begin_to_kill()
         for node in self.nodes:
             node.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
