@@ -27,7 +27,7 @@ soak: venv ## Kill client, daemons and server at random for five minutes, and lo
 
 soak-galera: venv ## Kill nodes of a Galera cluster at random for five minutes, under load, and account for everything
 	@tools/need-debian mariadb-server galera-4 rsync haproxy
-	GALERA_SOAK_SECONDS=300 $(BIN)/python -m pytest -s tests/galera/test_soak.py $(ARGS)
+	GALERA_SOAK_SECONDS=300 $(BIN)/python -m pytest -s tests/galera/soak.py $(ARGS)
 
 lint: venv ## Check style and types
 	$(BIN)/ruff check

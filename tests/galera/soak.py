@@ -6,7 +6,6 @@ import os
 import random
 import signal
 import time
-from unittest import skipUnless
 
 import grpc
 from twisted.internet import reactor
@@ -21,10 +20,9 @@ from tests.mariadb import Database
 from tests.sharing import Sharing, message_for, next_messages
 from tests.store.relay import Relay
 
-SECONDS = int(os.environ.get("GALERA_SOAK_SECONDS", "0"))
+SECONDS = int(os.environ.get("GALERA_SOAK_SECONDS", "300"))
 
 
-@skipUnless(SECONDS, "set GALERA_SOAK_SECONDS")
 class SoakTests(GaleraCase):
     timeout = SECONDS + 600
 
@@ -79,7 +77,6 @@ class ClusterDatabase(Database):
         return f"root@tcp(127.0.0.1:{self._port})/{self.name}"
 
 
-@skipUnless(SECONDS, "set GALERA_SOAK_SECONDS")
 class ServersSoakTests(GaleraCase):
     timeout = SECONDS + 600
 
