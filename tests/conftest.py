@@ -4,6 +4,10 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("busy", deadline=None)
+settings.load_profile("busy")  # a machine that has other things to do is no fault of what is tested
 
 
 @pytest.fixture(scope="session", autouse=True)

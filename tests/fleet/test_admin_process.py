@@ -105,7 +105,8 @@ class AdminProcessTests(TestCase):
         audited = {text.partition("message_id=")[2].partition(",")[0] for text in entries}
         self.assertEqual(messages - audited, set())
         self.admin.process.start()
-        page = self.operator.ListAuditEntries(operator.ListAuditEntriesRequest(page_size=1000), timeout=30)
+        request = operator.ListAuditEntriesRequest(page_size=1000)
+        page = self.operator.ListAuditEntries(request, timeout=30, wait_for_ready=True)
         self.assertGreaterEqual(len(page.entries), 200)
         self.assertLessEqual({entry.outcome for entry in page.entries}, {"OK", ""})
 
