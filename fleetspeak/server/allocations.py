@@ -8,14 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.defer import Deferred
-from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from fleetspeak.core.broadcasts import GRACE_NS
 from fleetspeak.errors import StoreError
 from fleetspeak.interfaces import IStore
-from fleetspeak.program.awaiting import when_done
+from fleetspeak.server.periodic import Periodic
 
 log = Logger()
 
@@ -27,26 +25,15 @@ class AllocationSweep:
         """@param interval: seconds between two sweeps."""
         self._store = store
         self._now_ns = now_ns
-        self._interval = interval
-        self._sweeps = LoopingCall(self._sweep)
-        self._sweeps.clock = reactor
-        self._running: Deferred[None] | None = None
+        self._sweeps = Periodic("sweep shares of broadcasts", self.sweep, lambda: interval, reactor)
 
     def start(self) -> None:
         """Sweep now, and then at intervals."""
-        looping: Deferred[Any] = self._sweeps.start(self._interval)
-        looping.addErrback(lambda failure: log.failure("shares of broadcasts are swept no more", failure=failure))
+        self._sweeps.start(at_once=True)
 
     async def stop(self) -> None:
-        """Sweep no more; wait for a sweep that is under way."""
-        if self._sweeps.running:
-            self._sweeps.stop()
-        if self._running is not None:
-            await when_done(self._running)
-
-    def _sweep(self) -> Deferred[None]:
-        self._running = Deferred.fromCoroutine(self.sweep())
-        return self._running
+        """Sweep no more."""
+        await self._sweeps.stop()
 
     async def sweep(self) -> None:
         """Sweep once."""

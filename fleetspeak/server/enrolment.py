@@ -6,13 +6,11 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Any
 
-from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
 from fleetspeak.errors import StoreError
 from fleetspeak.interfaces import IOperatorStore
-from fleetspeak.program.awaiting import when_done
+from fleetspeak.server.periodic import Periodic
 
 SETTING = "enrolment"
 """The name of the setting."""
@@ -44,56 +42,23 @@ class Enrolment:
         self.is_open = False
         """Whether a client that is not known may be let in."""
         self._store = store
-        self._reactor = reactor
-        self._interval = interval
-        self._timer: IDelayedCall | None = None
-        self._look: Deferred[None] | None = None
-        self._again = self._going = self._failing = False
+        self._failing = False
+        self._looks = Periodic("look whether enrolment is open", self._refresh, lambda: interval, reactor)
 
     async def start(self) -> None:
         """Look, and go on looking.  Raises StoreError."""
         self.is_open = Mode.of(await self._store.settings()) is Mode.OPEN
         if not self.is_open:
             log.warn("enrolment is closed: clients that are not known are refused")
-        self._going = True
-        self._set_timer()
+        self._looks.start()
 
     async def stop(self) -> None:
         """Look no more."""
-        self._going = False
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        look = self._look
-        if look is not None:
-            look.cancel()
-            await when_done(look)
+        await self._looks.stop()
 
     def look_soon(self) -> None:
         """The setting has changed: look at once."""
-        self._again = self._look is not None
-        if self._timer is not None:
-            self._timer.cancel()
-            self._begin()
-
-    def _set_timer(self) -> None:
-        self._timer = self._reactor.callLater(self._interval, self._begin)
-
-    def _begin(self) -> None:
-        self._timer = None
-        look = self._look = Deferred.fromCoroutine(self._refresh())
-        look.addErrback(lambda failure: log.failure("cannot look whether enrolment is open", failure=failure))
-        look.addBoth(self._done)
-
-    def _done(self, _: object) -> None:
-        self._look = None
-        if not self._going:
-            return
-        if self._again:
-            self._again = False
-            self._begin()
-        else:
-            self._set_timer()
+        self._looks.soon()
 
     async def _refresh(self) -> None:
         try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
 from fleetspeak.errors import StoreError
@@ -14,6 +13,7 @@ from fleetspeak.interfaces import IStore
 from fleetspeak.program.awaiting import when_done
 from fleetspeak.records import ClientData
 from fleetspeak.server.cache import ClientCache
+from fleetspeak.server.periodic import Periodic
 
 INTERVAL = 30.0
 """Seconds from one look at all of them to the next: so late a stream hears of what another server was told.  With the
@@ -45,24 +45,17 @@ class Standing:
         self._store = store
         self._streams = streams
         self._cache = cache
-        self._reactor = reactor
-        self._interval = interval
-        self._timer: IDelayedCall | None = None
+        self._all = Periodic("look at connected clients", self._look_at_all, lambda: interval, reactor)
         self._looks: set[Deferred[None]] = set()
         self._changes = 0
-        self._going = False
 
     def start(self) -> None:
         """Look from now on."""
-        self._going = True
-        self._set_timer()
+        self._all.start()
 
     async def stop(self) -> None:
         """Look no more."""
-        self._going = False
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        await self._all.stop()
         for look in list(self._looks):
             look.cancel()
             await when_done(look)
@@ -74,19 +67,14 @@ class Standing:
         if client_id in self._streams:
             self._begin([client_id])
 
-    def _set_timer(self) -> None:
-        self._timer = self._reactor.callLater(self._interval, self._look_at_all)
+    async def _look_at_all(self) -> None:
+        await self._look(self._streams.client_ids())
 
-    def _look_at_all(self) -> None:
-        self._timer = None
-        self._begin(self._streams.client_ids()).addBoth(lambda _: self._set_timer() if self._going else None)
-
-    def _begin(self, client_ids: list[ClientId]) -> Deferred[None]:
+    def _begin(self, client_ids: list[ClientId]) -> None:
         look = Deferred.fromCoroutine(self._look(client_ids))
         self._looks.add(look)
         look.addErrback(lambda failure: log.failure("cannot look at connected clients", failure=failure))
         look.addBoth(lambda _: self._looks.discard(look))
-        return look
 
     async def _look(self, client_ids: list[ClientId]) -> None:
         for start in range(0, len(client_ids), PAGE):

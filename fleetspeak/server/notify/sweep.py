@@ -6,14 +6,12 @@ import random
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
 from fleetspeak.errors import StoreError
 from fleetspeak.ids import ClientId
 from fleetspeak.interfaces import IStore
-from fleetspeak.program.awaiting import when_done
+from fleetspeak.server.periodic import Periodic
 
 INTERVAL = 60.0
 """Seconds between two looks, give or take a half by chance: so late can a message be whose notification got lost."""
@@ -47,42 +45,17 @@ class StreamSweep:
         """@param uniform: spreads the looks of several servers."""
         self._store = store
         self._streams = streams
-        self._reactor = reactor
-        self._interval = interval
-        self._uniform = uniform
-        self._timer: IDelayedCall | None = None
-        self._look: Deferred[None] | None = None
-        self._going = False
+        self._looks = Periodic(
+            "look for messages of connected clients", self._sweep, lambda: interval * (0.5 + uniform()), reactor
+        )
 
     def start(self) -> None:
         """Look from now on."""
-        self._going = True
-        self._set_timer()
+        self._looks.start()
 
     async def stop(self) -> None:
         """Look no more."""
-        self._going = False
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        look = self._look
-        if look is not None:
-            look.cancel()
-            await when_done(look)
-
-    def _set_timer(self) -> None:
-        self._timer = self._reactor.callLater(self._interval * (0.5 + self._uniform()), self._begin)
-
-    def _begin(self) -> None:
-        self._timer = None
-        self._look = Deferred.fromCoroutine(self._sweep())
-        self._look.addErrback(lambda failure: None if not self._going else log.failure("no look", failure=failure))
-        self._look.addBoth(self._done)
-
-    def _done(self, _: object) -> None:
-        self._look = None
-        if self._going:
-            self._set_timer()
+        await self._looks.stop()
 
     async def _sweep(self) -> None:
         try:
