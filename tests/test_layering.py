@@ -92,7 +92,7 @@ ALLOWED: dict[str, set[str]] = {
     "fleetspeak.cli.plugins": {"fleetspeak.lookup"},
     "fleetspeak.cli.retention": SETTINGS
     | {"fleetspeak.program", "fleetspeak.server.choices", "fleetspeak.server.retention", "twisted"},
-    "fleetspeak.cli.doctor": {"fleetspeak.client.doctor", "twisted"},
+    "fleetspeak.cli.doctor": {"fleetspeak.client.doctor", "fleetspeak.program"},
     "fleetspeak.testing": SETTINGS
     | {
         "fleetspeak.client",

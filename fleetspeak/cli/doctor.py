@@ -7,11 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.defer import Deferred
-from twisted.internet.task import react
-
 from fleetspeak.client.doctor.configuration import Patient
 from fleetspeak.client.doctor.examination import examine
+from fleetspeak.program.once import run_once
 
 
 def main(words: Sequence[str]) -> int:
@@ -27,19 +25,13 @@ def main(words: Sequence[str]) -> int:
         insecure=chosen.insecure_config,
         contact=chosen.contact,
     )
-    status = 1
 
-    async def run(reactor: Any) -> None:
-        nonlocal status
+    async def run(reactor: Any) -> int:
         report = await examine(patient, reactor)
         print(report.as_json() if chosen.json else report.as_text())
-        status = 0 if report.holds else 1
+        return 0 if report.holds else 1
 
-    try:
-        react(lambda reactor: Deferred.fromCoroutine(run(reactor)))
-    except SystemExit as end:
-        return status if end.code in (0, None) else 1
-    return status
+    return run_once(run)
 
 
 def _read(words: Sequence[str]) -> argparse.Namespace:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.task import LoopingCall, deferLater, react
+from twisted.internet.task import LoopingCall, deferLater
 
 from fleetspeak.config.server import ServerSettings, read_database
 from fleetspeak.core import retention
@@ -21,6 +21,7 @@ from fleetspeak.core.retention import Keep
 from fleetspeak.errors import ConfigError, FleetspeakError
 from fleetspeak.interfaces import IStore
 from fleetspeak.program.awaiting import when_done
+from fleetspeak.program.once import run_once
 from fleetspeak.records import Prunable
 from fleetspeak.server.choices import make_store
 from fleetspeak.server.retention import Pruner
@@ -44,20 +45,15 @@ def main(words: Sequence[str]) -> int:
     chosen = _read(words)
     settings = read_database(chosen.components_config, chosen.database_path, chosen.store)
     _refuse_a_new_database(settings)
-    status = 1
 
-    async def run(reactor: Any) -> None:
-        nonlocal status
+    async def run(reactor: Any) -> int:
         try:
-            status = await _Command(chosen, settings, reactor).run()
+            return await _Command(chosen, settings, reactor).run()
         except FleetspeakError as error:
             print(f"fleetspeak retention: {error}", file=sys.stderr)
+            return 1
 
-    try:
-        react(lambda reactor: Deferred.fromCoroutine(run(reactor)))
-    except SystemExit as end:
-        return status if end.code in (0, None) else 1
-    return status
+    return run_once(run)
 
 
 def _read(words: Sequence[str]) -> argparse.Namespace:
