@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import Any
 
 import h2.config
 import h2.connection
 import h2.events
 from h2.errors import ErrorCodes
-from h2.exceptions import ProtocolError
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 
@@ -43,6 +41,8 @@ class H2ServerConnection(Protocol):
         self.h2 = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False, header_encoding="ascii"))
         self.exchanges: dict[int, Exchange] = {}
         self.protocol: Any = None
+        self.is_over = False
+        """The client has said that it closes; it may have said so behind a request, in the same bytes."""
 
     def connectionMade(self) -> None:
         self.server.open.append(self)
@@ -51,7 +51,9 @@ class H2ServerConnection(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         self.protocol = self.transport.negotiatedProtocol  # type: ignore[union-attr]
-        for event in self.h2.receive_data(data):
+        events = self.h2.receive_data(data)
+        self.is_over |= any(isinstance(event, h2.events.ConnectionTerminated) for event in events)
+        for event in events:
             self._take(event)
         self.flush()
         self.server.happened()
@@ -115,9 +117,13 @@ class Exchange(Connection):
         self.pump()
 
     def begin_answer(self) -> None:
+        if self.connection.is_over:
+            return
         self.connection.h2.send_headers(self.number, [(":status", "200")])
 
     def respond(self, status: int, body: bytes, headers: str = "", *, cut: int | None = None) -> None:
+        if self.connection.is_over:
+            return
         lines = [line.split(": ", 1) for line in headers.split("\r\n") if line]
         pairs = [(name.lower(), value) for name, value in lines]
         if status != 304:
@@ -142,7 +148,7 @@ class Exchange(Connection):
     def pump(self) -> None:
         """Send what may be sent."""
         h2 = self.connection.h2
-        if self.is_gone:
+        if self.is_gone or self.connection.is_over:
             return
         while self._outgoing:
             size = min(h2.local_flow_control_window(self.number), h2.max_outbound_frame_size, len(self._outgoing))
@@ -153,8 +159,7 @@ class Exchange(Connection):
         if self._last and not self._outgoing:
             self._last = False
             self.is_gone = True
-            with suppress(ProtocolError):  # the client took leave in the same bytes
-                h2.end_stream(self.number)
+            h2.end_stream(self.number)
         self.connection.flush()
 
     # ---- what comes
