@@ -20,7 +20,7 @@ demo: venv ## Run a server, two clients and a service at each end, until Ctrl-C
 test: venv ## Run all tests, those against the released Go programs too
 	@tools/need-debian mariadb-server galera-4 rsync redis-server haproxy systemd tinyproxy-bin zsh fish
 	@PYTHON=$(BIN)/python tools/get-peer
-	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile $(ARGS)
+	$(BIN)/python -m pytest --numprocesses=3 --dist=loadfile $(ARGS)
 
 soak: venv ## Kill client, daemons and server at random for five minutes, and look for every message
 	SOAK_SECONDS=300 $(BIN)/python -m pytest -s tests/fleet/test_random_kills.py $(ARGS)
