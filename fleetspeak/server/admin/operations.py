@@ -215,6 +215,7 @@ class AdminOperations:
 
     async def create_broadcast(self, request: admin.CreateBroadcastRequest) -> common.EmptyMessage:
         """Store a broadcast; it begins at once here, and a moment later on other servers."""
+        request.limit = min(request.limit, UNLIMITED)  # the Go server takes more, and there are programs that send it
         await self._store.create_broadcast(checked_broadcast(request), request.limit)
         self._broadcasts_changed()
         return EMPTY

@@ -22,7 +22,7 @@ from fleetspeak.errors import (
 )
 from fleetspeak.ids import ClientId
 from fleetspeak.pb import admin, broadcasts, common, monitoring
-from fleetspeak.records import ClientData, Contact, ResultUpdate, RetryLimits
+from fleetspeak.records import UNLIMITED, ClientData, Contact, ResultUpdate, RetryLimits
 from fleetspeak.server.admin import server
 from fleetspeak.server.admin.hop import status_of
 from fleetspeak.server.admin.operations import PAGE, AdminOperations, Refused
@@ -268,14 +268,15 @@ class BroadcastTests(AdminCase):
             ("ALREADY_EXISTS", "there is a broadcast 7468652069642038 already", self.request(b"the id 8")),
             ("INVALID_ARGUMENT", "BroadcastID must be 8 bytes, not 5", self.request(b"short")),
             ("INVALID_ARGUMENT", "Broadcast must have Source", sourceless),
-            (
-                "INVALID_ARGUMENT",
-                "the limit of a broadcast must be at most 9223372036854775807",
-                self.request(limit=2**63),
-            ),
             ("INVALID_ARGUMENT", "broadcast is of size 2097158, which exceeds the 2097152-byte limit", large),
         ):
             await self.assert_refused(code, words, "CreateBroadcast", request)
+
+    async def test_a_limit_beyond_unlimited_is_unlimited(self) -> None:
+        """As for the Go server: there are programs that send the greatest number there is."""
+        await self.call("CreateBroadcast", self.request(b"the id 8", limit=2**64 - 1))
+        [active] = await self.store.active_broadcasts()
+        self.assertEqual(active.limit, UNLIMITED)
 
     async def test_one_bad_id_disables_nothing(self) -> None:
         await self.call("CreateBroadcast", self.request(b"the id 8"))
