@@ -16,6 +16,7 @@ from fleetspeak.core.retention import Keep, Pass
 from fleetspeak.errors import StoreError
 from fleetspeak.interfaces import IStore
 from fleetspeak.program.awaiting import when_done
+from fleetspeak.program.nap import Nap
 
 INTERVAL = 3600.0
 """Seconds from the end of a pass to the beginning of the next one."""
@@ -74,7 +75,7 @@ class Pruner:
         self._share = share
         self._holder = secrets.token_bytes(16)
         self._renewed_at = 0.0
-        self._sleep: Deferred[None] | None = None
+        self._nap = Nap(reactor)
         self.going = True
         """False: end after the part that is just being carried out."""
         self.rows: Counter[str] = Counter()
@@ -140,21 +141,12 @@ class Pruner:
 
     async def pause(self, seconds: float) -> None:
         """Sleep, until `wake`."""
-        if not self.going:
-            return
-        self._sleep = Deferred()
-        timer = self._reactor.callLater(seconds, self.wake)
-        try:
-            await self._sleep
-        finally:
-            if timer.active():
-                timer.cancel()
+        if self.going:
+            await self._nap.sleep(seconds)
 
     def wake(self) -> None:
         """End a pause."""
-        if self._sleep is not None:
-            sleep, self._sleep = self._sleep, None
-            sleep.callback(None)
+        self._nap.wake()
 
 
 class Retention:

@@ -17,6 +17,7 @@ from fleetspeak.ids import ClientId, MessageId
 from fleetspeak.interfaces import IStore
 from fleetspeak.pb import common
 from fleetspeak.program.awaiting import when_done
+from fleetspeak.program.nap import Nap
 from fleetspeak.records import MAX_MESSAGES_PER_CONTACT, NO_LIMITS, ClientData, ResultUpdate, RetryLimits
 from fleetspeak.server.services.manager import ServiceManager
 from fleetspeak.server.services.sparselog import SparseLog
@@ -90,7 +91,7 @@ class Backlog:
         self._hands: dict[str, _Hand] = {}
         self._work: set[Deferred[None]] = set()
         self._loop: Deferred[None] | None = None
-        self._sleep: Deferred[None] | None = None
+        self._nap = Nap(reactor)
         self._woken = False
         self._going = False
         self._crowded = False
@@ -117,9 +118,7 @@ class Backlog:
     def wake(self) -> None:
         """A message for a server service is due, or will be, or a service has room: look again."""
         self._woken = True
-        if self._sleep is not None:
-            sleep, self._sleep = self._sleep, None
-            sleep.callback(None)
+        self._nap.wake()
 
     # -- looking
 
@@ -134,8 +133,8 @@ class Backlog:
                 log.error(
                     "cannot look for overdue messages: {error}; next try in {pause:.1f} s", error=error, pause=pause
                 )
-            if pause > 0 and self._going:
-                await self._pause(pause)
+            if pause > 0 and self._going and not self._woken:
+                await self._nap.sleep(pause)
 
     async def _look(self) -> float:
         """Claim what there is room for, and start on it.  Returns seconds until the next look."""
@@ -177,18 +176,6 @@ class Backlog:
         limit: float = min(FIRST_PAUSE * 2**self._failures, LONGEST_PAUSE)
         self._failures = min(self._failures + 1, 10)
         return limit * (1 + self._uniform()) / 2
-
-    async def _pause(self, seconds: float) -> None:
-        """Sleep, unless somebody has called `wake` since the last look."""
-        if self._woken:
-            return
-        self._sleep = Deferred()
-        timer = self._reactor.callLater(seconds, self.wake)
-        try:
-            await self._sleep
-        finally:
-            if timer.active():
-                timer.cancel()
 
     # -- processing
 
