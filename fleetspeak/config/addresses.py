@@ -35,6 +35,18 @@ def parse_host_port(text: str) -> tuple[str, int]:
     return host, port
 
 
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine and reached from nowhere else, as far as its name or address tells."""
+    if host == "localhost":
+        return True
+    import ipaddress  # which takes a while, and a command line has to be quick
+
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 def show(host: str, port: int) -> str:
     """The opposite: IPv6 addresses in brackets."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

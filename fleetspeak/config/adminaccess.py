@@ -5,7 +5,6 @@ It is believed only if nobody but root and the user of the server can have writt
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import stat
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fleetspeak.config import certificatefiles, textproto
-from fleetspeak.config.addresses import parse_listen, show
+from fleetspeak.config.addresses import is_loopback, parse_listen, show
 from fleetspeak.config.trust import Trust
 from fleetspeak.core.adminaccess import KINDS, Known, Role
 from fleetspeak.errors import ConfigError
@@ -123,16 +122,6 @@ def refuse_exposed(address: Address, settings: AdminAccess | None, plaintext_any
         "tls { certificate_file: ... key_file: ... }; or, if your network keeps all others away from it, "
         "give --admin-plaintext-anywhere"
     )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches an address to listen on."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 class _Checker:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import IO, Any, TypeVar
 
@@ -25,16 +26,16 @@ ELSEWHERE = "--file-store {service}=directory:PATH keeps the files of this servi
 log = Logger()
 
 
-class ThreadedWriter:
+class ThreadedWriter(ABC):
     """What one thread at a time does for a writer, and what is removed when that is given up."""
 
     def __init__(self, in_thread: InThread) -> None:
         self._in_thread = in_thread
         self._is_busy = self._is_given_up = self._is_over = False
 
+    @abstractmethod
     def _remove(self) -> None:
         """In a thread, once and at last: leave nothing behind but a file that was committed."""
-        raise NotImplementedError
 
     async def _run(self, function: Callable[..., T], *args: Any) -> T:
         """Call a function in a thread; that goes on if the caller does not wait for it."""

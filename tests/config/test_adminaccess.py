@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from fleetspeak.config.addresses import is_loopback
 from fleetspeak.config.adminaccess import (
     AdminAccess,
     UnixSocket,
-    is_loopback,
     read_access,
     refuse_exposed,
     with_access,

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from fleetspeak.cli.admin import explain
 from fleetspeak.cli.admin.failure import CommandFailed, NotReached
 from fleetspeak.cli.admin.settings import Settings
+from fleetspeak.config.addresses import is_loopback
 
 if TYPE_CHECKING:
     import grpc
@@ -186,7 +187,7 @@ class Link:
         """What goes with each call.  Raises CommandFailed."""
         if self._settings.token_file is None:
             return ()
-        if not self._settings.tls and not is_loopback(self._settings.admin_addr):
+        if not self._settings.tls and not is_here(self._settings.admin_addr):
             raise CommandFailed(
                 f"the token is not sent to {self._settings.admin_addr} without encryption",
                 "give -tls, or -tls_ca with the authorities that the server's certificate is by",
@@ -207,7 +208,7 @@ class Link:
                 ("grpc.initial_reconnect_backoff_ms", int(CONNECT_PAUSE * 1000)),
                 ("grpc.max_reconnect_backoff_ms", 1000),
             ]
-            if is_loopback(address):
+            if is_here(address):
                 options.append(("grpc.enable_http_proxy", 0))
             if not self._settings.tls:
                 self._channel = grpc.insecure_channel(address, options)
@@ -279,19 +280,11 @@ class Patience:
         self._watcher.join()
 
 
-def is_loopback(address: str) -> bool:
-    """Whether it is one of this machine, as far as its text tells."""
+def is_here(address: str) -> bool:
+    """Whether a target is on this machine, as far as its text tells."""
     if address.startswith(("unix:", "unix-abstract:")):
         return True
-    host = address.rpartition(":")[0].rpartition("/")[2].strip("[]")
-    if host == "localhost":
-        return True
-    import ipaddress  # which takes a while
-
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+    return is_loopback(address.rpartition(":")[0].rpartition("/")[2].strip("[]"))
 
 
 def _import_grpc() -> None:

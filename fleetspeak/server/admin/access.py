@@ -14,7 +14,8 @@ from urllib.parse import unquote
 
 from twisted.logger import Logger
 
-from fleetspeak.config.adminaccess import AdminAccess, is_loopback
+from fleetspeak.config.addresses import is_loopback
+from fleetspeak.config.adminaccess import AdminAccess
 from fleetspeak.core.adminaccess import Callers, Role, certificate_names, rpc_of
 from fleetspeak.server.admin.operations import Refused
 

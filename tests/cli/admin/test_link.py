@@ -139,9 +139,9 @@ class TokenTests(ToolTestCase):
 
     def test_loopback(self) -> None:
         for address in ("localhost:1", "127.0.0.1:1", "127.9.9.9:1", "[::1]:1", "unix:/run/x", "dns:///localhost:1"):
-            self.assertTrue(link.is_loopback(address), address)
+            self.assertTrue(link.is_here(address), address)
         for address in ("192.0.2.1:1", "localhost.example:1", "[2001:db8::1]:1", "0.0.0.0:1", "fleet:1"):
-            self.assertFalse(link.is_loopback(address), address)
+            self.assertFalse(link.is_here(address), address)
 
 
 class PatienceTests(SynchronousTestCase):

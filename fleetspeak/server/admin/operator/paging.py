@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from google.protobuf.message import Message as ProtobufMessage
 
@@ -23,13 +23,6 @@ MAX_IDS = 10_000
 
 T = TypeVar("T")
 IdT = TypeVar("IdT", bound=bytes)
-
-
-class PageRequest(Protocol):
-    """A request for a page."""
-
-    page_size: int
-    page_token: str
 
 
 class Page:
