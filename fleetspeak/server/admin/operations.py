@@ -8,7 +8,7 @@ into a status.
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable
 from typing import Protocol
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -19,6 +19,7 @@ from fleetspeak.ids import NO_CLIENT, ClientId
 from fleetspeak.interfaces import IStore
 from fleetspeak.pb import admin, broadcasts, common, operator
 from fleetspeak.records import UNLIMITED, AuditCall, ContactEntry
+from fleetspeak.server.admin.requestids import broadcast_ids, client_ids
 from fleetspeak.server.inserts import MAX_MESSAGE, Inserter
 from fleetspeak.store.checks import BROADCAST_ID_SIZE
 
@@ -95,7 +96,7 @@ class AdminOperations:
     async def delete_pending_messages(self, request: admin.DeletePendingMessagesRequest) -> common.EmptyMessage:
         """Fail all that waits for these clients."""
         try:
-            await self._store.delete_pending_messages(_client_ids(request.client_ids))
+            await self._store.delete_pending_messages(client_ids(request.client_ids))
         except InvalidRecord as error:
             raise InvalidRecord(f"Can't delete pending messages: {error}", error.field) from error
         except StoreError as error:
@@ -109,7 +110,7 @@ class AdminOperations:
         if max(request.offset, request.limit) > MAX_ROWS:
             raise InvalidRecord(f"offset and limit must be at most {MAX_ROWS}", "offset")
         messages = await self._store.pending_messages(
-            _client_ids(request.client_ids), request.offset, request.limit, request.want_data
+            client_ids(request.client_ids), request.offset, request.limit, request.want_data
         )
         return admin.GetPendingMessagesResponse(messages=messages)
 
@@ -117,14 +118,14 @@ class AdminOperations:
         self, request: admin.GetPendingMessageCountRequest
     ) -> admin.GetPendingMessageCountResponse:
         """How much waits for all these clients together."""
-        count = await self._store.pending_message_count(_client_ids(request.client_ids))
+        count = await self._store.pending_message_count(client_ids(request.client_ids))
         return admin.GetPendingMessageCountResponse(count=count)
 
     # -- clients
 
     async def list_clients(self, request: admin.ListClientsRequest) -> admin.ListClientsResponse:
         """These clients, as far as they are known, or all."""
-        clients = await self._store.list_clients(_client_ids(request.client_ids))
+        clients = await self._store.list_clients(client_ids(request.client_ids))
         return admin.ListClientsResponse(clients=clients)
 
     async def stream_client_ids(
@@ -232,12 +233,9 @@ class AdminOperations:
 
     async def disable_broadcasts(self, request: admin.DisableBroadcastsRequest) -> common.EmptyMessage:
         """Send no more of these."""
-        for index, broadcast_id in enumerate(request.broadcast_ids):
-            if len(broadcast_id) != BROADCAST_ID_SIZE:
-                text = f"unable to parse id [{index}]: BroadcastID must be 8 bytes"
-                raise InvalidRecord(text, f"broadcast_ids[{index}]")
-        if request.broadcast_ids:
-            await self._store.disable_broadcasts(list(request.broadcast_ids))
+        wanted = broadcast_ids(request.broadcast_ids)
+        if wanted:
+            await self._store.disable_broadcasts(wanted)
             self._broadcasts_changed()
         return EMPTY
 
@@ -279,16 +277,6 @@ def _client_id(raw: bytes) -> ClientId:
     if not client_id:
         raise InvalidRecord("client_id is required", "client_id")
     return client_id
-
-
-def _client_ids(raw_ids: Iterable[bytes]) -> list[ClientId]:
-    found = []
-    for index, raw in enumerate(raw_ids):
-        try:
-            found.append(_client_id(raw))
-        except InvalidRecord as error:
-            raise InvalidRecord(f"unable to parse id [{index}]: {error}", f"client_ids[{index}]") from None
-    return found
 
 
 def _nanoseconds(name: str, time: Timestamp) -> int:

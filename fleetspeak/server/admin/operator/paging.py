@@ -13,7 +13,8 @@ from fleetspeak.errors import InvalidRecord
 from fleetspeak.ids import ClientId, MessageId
 from fleetspeak.listings import Span
 from fleetspeak.pb import operator
-from fleetspeak.store.checks import BROADCAST_ID_SIZE, nanoseconds
+from fleetspeak.server.admin import requestids
+from fleetspeak.store.checks import nanoseconds
 
 DEFAULT_PAGE = 100
 MAX_PAGE = 1000
@@ -22,7 +23,6 @@ MAX_IDS = 10_000
 """Most ids in one request, which are changed in one transaction."""
 
 T = TypeVar("T")
-IdT = TypeVar("IdT", bound=bytes)
 
 
 class Page:
@@ -91,39 +91,23 @@ def optional_client_id(name: str, raw: bytes) -> ClientId:
 
 def client_ids(raw_ids: Sequence[bytes]) -> list[ClientId]:
     """Raises InvalidRecord."""
-    return _each("client_ids", raw_ids, lambda raw: ids.client_id(raw) or _missing("client_id"))
+    return unique(requestids.client_ids(_few("client_ids", raw_ids)))
 
 
 def message_ids(raw_ids: Sequence[bytes]) -> list[MessageId]:
     """Raises InvalidRecord."""
-    return _each("message_ids", raw_ids, lambda raw: ids.message_id(raw) or _missing("message_id"))
+    return unique(requestids.message_ids(_few("message_ids", raw_ids)))
 
 
 def broadcast_ids(raw_ids: Sequence[bytes]) -> list[bytes]:
     """Raises InvalidRecord."""
-    return _each("broadcast_ids", raw_ids, _broadcast_id)
+    return unique(requestids.broadcast_ids(_few("broadcast_ids", raw_ids)))
 
 
-def _broadcast_id(raw: bytes) -> bytes:
-    if len(raw) != BROADCAST_ID_SIZE:
-        raise ValueError(f"BroadcastID must be {BROADCAST_ID_SIZE} bytes")
-    return raw
-
-
-def _missing(name: str) -> Any:
-    raise ValueError(f"{name} is required")
-
-
-def _each(name: str, raw_ids: Sequence[bytes], parse: Callable[[bytes], IdT]) -> list[IdT]:
+def _few(name: str, raw_ids: Sequence[bytes]) -> Sequence[bytes]:
     if len(raw_ids) > MAX_IDS:
         raise InvalidRecord(f"{len(raw_ids)} {name}, only {MAX_IDS} allowed", name)
-    found = []
-    for index, raw in enumerate(raw_ids):
-        try:
-            found.append(parse(raw))
-        except ValueError as error:
-            raise InvalidRecord(f"unable to parse id [{index}]: {error}", f"{name}[{index}]") from None
-    return unique(found)
+    return raw_ids
 
 
 def unique(found: Iterable[T]) -> list[T]:
