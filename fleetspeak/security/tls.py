@@ -65,8 +65,9 @@ def server_options(chain_pem: str, key_pem: str, *, offer_http2: bool = False) -
     @return: to be given to `TLSMemoryBIOFactory(..., isClient=False, ...)`.
     @raise ConfigError: one of them cannot be read, or they do not belong together.
     """
+    chain, key = _check_pair(chain_pem, key_pem)
     context = _context()
-    _show(context, chain_pem, key_pem)
+    _show(context, chain, key, "the server's certificate or key")
     context.set_options(SSL.OP_NO_TICKET | SSL.OP_CIPHER_SERVER_PREFERENCE | SSL.OP_NO_RENEGOTIATION)
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
     context.set_verify(SSL.VERIFY_PEER, _accept_any)
@@ -151,21 +152,21 @@ def proxy_tls(trusted: Sequence[Certificate], host: str) -> ClientConnectionCrea
 
 
 def target_tls(
-    trusted: Sequence[Certificate], host: str, chain_pem: str = "", key_pem: str = ""
+    trusted: Sequence[Certificate], host: str, chain: Sequence[Certificate] = (), key: SigningKey | None = None
 ) -> ClientConnectionCreator:
     """TLS with a program that messages are forwarded to; HTTP/2 only.
 
     @param trusted: the only certificates that the program's may end in.
     @param host: what to find in its certificate.
-    @param chain_pem: the certificate to show, and then those up to its authority; empty for none.
-    @param key_pem: the private key of the first of them.
-    @raise ConfigError: the pair cannot be read, or does not belong together.
+    @param chain: the certificate to show, and then those up to its authority; empty for none.
+    @param key: the private key of the first of them.
+    @raise ConfigError: certificate or key are of a kind that OpenSSL does not take.
     @raise ValueError: `host` can be neither a host name nor an IP address.
     """
     context = _context()
     _trust(context, trusted)
-    if chain_pem or key_pem:
-        _show(context, chain_pem, key_pem)
+    if key is not None:
+        _show(context, chain, key, f"the certificate or key for {host}")
     return ClientConnectionCreator(context, host, lambda serial: False, "target", protocols=[_HTTP_2])
 
 
@@ -265,16 +266,15 @@ def _as_refusal(error: Exception) -> VerificationFailed:
     return VerificationFailed(f"the server's certificate cannot be checked: {error}")
 
 
-def _show(context: SSL.Context, chain_pem: str, key_pem: str) -> None:
+def _show(context: SSL.Context, chain: Sequence[Certificate], key: SigningKey, what: str) -> None:
     """Have connections show a certificate, and those that lead to its authority.  Raises ConfigError."""
-    chain, key = _check_pair(chain_pem, key_pem)
     try:
         context.use_certificate(chain[0])
         context.use_privatekey(key)
         for certificate in chain[1:]:
             context.add_extra_chain_cert(certificate)
     except SSL.Error as error:
-        raise ConfigError(f"the server's certificate or key is not usable for TLS: {error}") from None
+        raise ConfigError(f"{what} is not usable for TLS: {error}") from None
 
 
 def _check_pair(chain_pem: str, key_pem: str) -> tuple[list[Certificate], SigningKey]:

@@ -20,7 +20,6 @@ from zope.interface import implementer
 from fleetspeak.errors import ConfigError, PermanentError, TemporaryError
 from fleetspeak.interfaces import IServerService, IServerServiceContext, IServerServiceFactory
 from fleetspeak.pb import common, grpcservice, grpctlsservice
-from fleetspeak.security.certificates import load_readable_certificates
 from fleetspeak.security.tls import target_tls
 from fleetspeak.server.services.callchannel import CallChannel
 from fleetspeak.server.services.grpctls import Credentials, TlsFiles
@@ -197,8 +196,8 @@ def _make_channel(target: Target, credentials: Credentials | None, server_name: 
     else:
         endpoint = HostnameEndpoint(reactor, target.host, target.port)
     if credentials is not None:
-        trusted = load_readable_certificates(credentials.trusted.decode("ascii", "replace"))
-        pair = [(pem or b"").decode("ascii", "replace") for pem in (credentials.certificate, credentials.key)]
-        endpoint = wrapClientTLS(target_tls(trusted, server_name or target.host or "localhost", *pair), endpoint)
+        name = server_name or target.host or "localhost"
+        tls_options = target_tls(credentials.trusted, name, credentials.chain, credentials.key)
+        endpoint = wrapClientTLS(tls_options, endpoint)
     tls = credentials is not None
     return CallChannel(endpoint, request_head(METHOD, target.authority, tls=tls), reactor, tls=tls)

@@ -9,8 +9,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cryptography.x509 import Certificate
+
 from fleetspeak.errors import ConfigError
-from fleetspeak.security.certificates import belong_together, load_certificates, load_key, load_readable_certificates
+from fleetspeak.security.certificates import (
+    SigningKey,
+    belong_together,
+    load_certificates,
+    load_key,
+    load_readable_certificates,
+)
 
 _HASHED = re.compile(r"[0-9a-f]{8}\.[0-9]+", re.ASCII)
 """Names in a folder of trusted certificates, as OpenSSL looks for them."""
@@ -18,12 +26,12 @@ _HASHED = re.compile(r"[0-9a-f]{8}\.[0-9]+", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """PEM texts for a channel."""
+    """What a channel trusts and presents."""
 
-    trusted: bytes
-    certificate: bytes | None = None
-    """To present to the target, followed by its chain."""
-    key: bytes | None = field(default=None, repr=False)
+    trusted: Sequence[Certificate]
+    chain: Sequence[Certificate] = ()
+    """The certificate to present to the target, and then those up to its authority."""
+    key: SigningKey | None = field(default=None, repr=False)
 
 
 class TlsFiles:
@@ -50,15 +58,15 @@ class TlsFiles:
     def read(self) -> Credentials:
         """Read and check them.  Raises ConfigError."""
         self._seen = self._state()
-        trusted = self._read("cert_file", Path(self._trusted)) if self._trusted else self._system()
-        if not load_readable_certificates(trusted.decode("ascii", "replace")):
+        pem = self._read("cert_file", Path(self._trusted)) if self._trusted else self._system()
+        trusted = load_readable_certificates(pem.decode("ascii", "replace"))
+        if not trusted:
             raise ConfigError(f"{self._where}: there is no PEM certificate in cert_file {self._trusted}")
         if not self._certificate:
             return Credentials(trusted)
         certificate = self._read("client_cert_file", Path(self._certificate))
         key = self._read("client_key_file", Path(self._key))
-        self._check_pair(certificate, key)
-        return Credentials(trusted, certificate, key)
+        return Credentials(trusted, *self._pair(certificate, key))
 
     def changed(self) -> bool:
         """Whether one of them is another one than when they were read last."""
@@ -67,20 +75,21 @@ class TlsFiles:
     def _state(self) -> Sequence[object]:
         return [_state_of(path) for path in (self._trusted, self._certificate, self._key) if path]
 
-    def _check_pair(self, certificate: bytes, key: bytes) -> None:
+    def _pair(self, certificate: bytes, key: bytes) -> tuple[list[Certificate], SigningKey]:
         try:
-            leaf = load_certificates(certificate.decode("ascii", "replace"))[0]
+            chain = load_certificates(certificate.decode("ascii", "replace"))
         except ValueError as error:
             raise ConfigError(f"{self._where}: client_cert_file {self._certificate}: {error}") from None
         try:
             loaded = load_key(key.decode("ascii", "replace"))
         except ValueError as error:
             raise ConfigError(f"{self._where}: client_key_file {self._key}: {error}") from None
-        if not belong_together(leaf, loaded):
+        if not belong_together(chain[0], loaded):
             raise ConfigError(
                 f"{self._where}: the first certificate in client_cert_file {self._certificate} is not for the key in "
                 f"client_key_file {self._key}"
             )
+        return chain, loaded
 
     def _read(self, name: str, path: Path) -> bytes:
         try:

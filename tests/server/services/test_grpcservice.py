@@ -17,6 +17,7 @@ from zope.interface.verify import verifyObject
 from fleetspeak.errors import ConfigError, PermanentError, TemporaryError
 from fleetspeak.interfaces import IServerService, IServerServiceFactory
 from fleetspeak.pb import common, grpcservice
+from fleetspeak.security.certificates import load_certificates
 from fleetspeak.server.services.callchannel import CallChannel
 from fleetspeak.server.services.grpcservice import DEADLINE, TEMPORARY, GrpcFactory, GrpcService
 from fleetspeak.server.services.grpctls import Credentials
@@ -193,7 +194,7 @@ class FactoryTests(SynchronousTestCase):
     def test_a_cert_file_is_read_at_once(self) -> None:
         authority = Authority(Path(self.mktemp()), "Ours")
         service = self.make(target="a:1", cert_file=str(authority.path))
-        self.assertEqual(service._credentials, Credentials(authority.pem))
+        self.assertEqual(service._credentials, Credentials(load_certificates(authority.pem.decode())))
 
     def test_what_cannot_work_is_refused(self) -> None:
         with tempfile.NamedTemporaryFile() as empty:
